@@ -1,0 +1,27 @@
+"""Neural architecture search at initialisation (NASI) in JAX.
+
+Subpackages load when they are first used: `data`, `nn`, `ntk`, `report`, `search`, `spaces`, `tabular`.
+
+References:
+    Shu, Cai, Dai, Ooi, Low: "NASI: Label- and Data-agnostic Neural Architecture Search at Initialization", ICLR 2022.
+"""
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nasi_jax import data, nn, ntk, report, search, spaces, tabular
+
+__version__ = "0.1.0"
+__all__ = ["data", "nn", "ntk", "report", "search", "spaces", "tabular"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return importlib.import_module(f"nasi_jax.{name}")
+    raise AttributeError(f"module 'nasi_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

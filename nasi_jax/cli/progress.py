@@ -1,0 +1,52 @@
+"""Progress of a long command: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+import tqdm
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class Progress:
+    """Shows how far a command is, on standard error."""
+
+    def __init__(self, label: str, total: int, done: int = 0):
+        self._label, self._total, self._done, self._first = label, total, done, done
+        self._start = self._last = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm.tqdm(total=total, initial=done, desc=label, unit="step", dynamic_ncols=True)
+
+    def advance(self, steps: int, figures: dict[str, float]) -> None:
+        """Reports `steps` more steps and the latest figures."""
+        self._done += steps
+        if self._bar is not None:
+            self._bar.set_postfix({name: f"{value:.3g}" for name, value in figures.items()}, refresh=False)
+            self._bar.update(steps)
+            return
+        now = time.monotonic()
+        if now - self._last < _SECONDS_BETWEEN_LINES and self._done < self._total:
+            return
+        self._last = now
+        rate = (self._done - self._first) / max(now - self._start, 1e-9)
+        shown = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        left = (self._total - self._done) / rate
+        print(
+            f"{self._label} step {self._done}/{self._total}  {shown}  {rate:.3g} steps/s  {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

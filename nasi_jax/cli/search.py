@@ -1,0 +1,275 @@
+"""`nasi search`: from a configuration to a run folder with genotype, figures and report."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import io
+import json
+import pathlib
+import platform
+import signal
+import sys
+import time
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from flax import serialization
+from matplotlib.figure import Figure
+
+from nasi_jax import data, report, search, spaces
+from nasi_jax.cli.progress import Progress
+from nasi_jax.cli.runs import RunFolder
+from nasi_jax.search import PRESETS, NASIConfig, NASIState
+
+RESULT = "genotype.json"
+_FIGURES = ("objective", "trace", "penalty", "nu", "gradient_norm")
+_SECONDS_BETWEEN_CHECKPOINTS = 5.0
+_PACKAGES = ("nasi_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Select an architecture at initialisation; write genotype, figures and a report into a run folder.
+
+    A run that was interrupted continues when the same command is given again.
+
+    Attributes:
+        out: run folder.
+        preset: settings to start from: the default, or the paper's with its fixed or its adaptive constraint.
+        space: search space.
+        data: "gaussian", the path of an .npz file with x and y, or the name of a TensorFlow data set.
+        labels: the data's own labels or random ones; by default true where there are labels.
+        image_size: height and width that images are brought to; 0 leaves them as they are (Gaussian: 32).
+        classes: number of labels of Gaussian inputs or of an .npz file; by default 10, or as many as its labels say.
+        data_dir: folder of prepared TensorFlow data sets.
+        download: allow TensorFlow Datasets to download the data set.
+        seeds: number of independent searches; the selected genotype is that of their mean logits.
+        seed: seed of the first search; the others count up from it.
+        precision: floating-point type of the search.
+        overwrite: replace a run that the folder holds.
+        config: settings of the search.
+    """
+
+    out: pathlib.Path = pathlib.Path("runs/search")
+    preset: Literal["default", "nasi-fix", "nasi-ada"] = "default"
+    space: str = "nasbench201"
+    data: str = "gaussian"
+    labels: Literal["true", "random"] | None = None
+    image_size: int = 8
+    classes: int | None = None
+    data_dir: pathlib.Path | None = None
+    download: bool = False
+    seeds: int = 1
+    seed: int = 0
+    precision: Literal["float32", "float64"] = "float32"
+    overwrite: bool = False
+    config: Annotated[NASIConfig, tyro.conf.arg(name="")] = PRESETS["default"]
+
+    def run(self) -> int:
+        """Runs the search.
+
+        Returns:
+            The exit status: 0, or 130 after an interruption.
+
+        Raises:
+            ValueError: an option is out of range, or the run folder cannot be used.
+            NonFiniteTraceError: a trace is NaN or infinite; the steps before it are kept.
+        """
+        if self.seeds < 1:
+            raise ValueError(f"seeds: expected a positive integer, got {self.seeds}")
+        if not 0 <= self.seed < 2**32 - self.seeds:
+            raise ValueError(f"seed: expected an integer from 0 to 2**32 - seeds, got {self.seed}")
+        if self.image_size < 0:
+            raise ValueError(f"image_size: expected 0 or a positive integer, got {self.image_size}")
+        with jax.enable_x64(self.precision == "float64"):
+            return self._run()
+
+    def _run(self) -> int:
+        space = spaces.get(self.space)
+        source = data.load(
+            self.data,
+            labels=self.labels,
+            image_size=self.image_size or None,
+            classes=self.classes,
+            directory=self.data_dir,
+            download=self.download,
+        )
+        search.check(space, source, self.config)
+        settings = self._settings()
+        folder = RunFolder.open(self.out, settings, result=RESULT, overwrite=self.overwrite)
+        keys = jax.vmap(jax.random.key)(self.seed + np.arange(self.seeds, dtype=np.uint32))
+        states, seconds = search.init_states(self.seeds, space, self.config), 0.0
+        stored = folder.checkpoint()
+        if stored is not None:
+            states, seconds = _restore(stored, states)
+        rows = folder.history(before=int(states.step[0]))
+        start = time.monotonic() - seconds
+        try:
+            states = self._advance(folder, space, source, keys, states, rows, start)
+        except KeyboardInterrupt:
+            print(f"\nnasi: interrupted; the same command continues the run in {self.out}", file=sys.stderr)
+            return 130
+        _write_result(folder, space, settings, states, rows, self.seed, time.monotonic() - start)
+        folder.remove_checkpoint()
+        genotype = json.loads((self.out / RESULT).read_text())["genotype"]
+        print(f"{genotype}\n{self.out / 'report.html'}")
+        return 0
+
+    def _settings(self) -> dict[str, Any]:
+        """Returns what decides the result, as JSON values."""
+        settings = dataclasses.asdict(self)
+        for name in ("out", "overwrite", "download", "data_dir", "preset"):
+            settings.pop(name)
+        return settings | {"search": settings.pop("config")}
+
+    def _advance(
+        self,
+        folder: RunFolder,
+        space: spaces.SearchSpace,
+        source: data.Source,
+        keys: jax.Array,
+        states: NASIState,
+        rows: list[dict[str, Any]],
+        start: float,
+    ) -> NASIState:
+        done = int(states.step[0])
+        fresh: list[dict[str, Any]] = []
+        saved = time.monotonic()
+
+        def save() -> None:
+            folder.append_history(fresh)
+            folder.write("checkpoint.msgpack", _pack(states, time.monotonic() - start))
+            fresh.clear()
+
+        terminate = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            with Progress(f"nasi search {self.space}", self.config.steps, done) as progress:
+                for latest, infos in search.iterate(keys, space, source, self.config, states):
+                    states = latest  # what `save` writes, also after an interruption
+                    figures = infos._asdict()
+                    steps = infos.trace.shape[1]
+                    for offset in range(steps):
+                        for i in range(self.seeds):
+                            row: dict[str, Any] = {"seed": self.seed + i, "step": done + offset}
+                            row |= {name: float(figures[name][i, offset]) for name in _FIGURES}
+                            fresh.append(row)
+                            rows.append(row)
+                    done += steps
+                    names = ("objective", "trace", "penalty", "nu")
+                    progress.advance(steps, {name: float(np.mean(figures[name][:, -1])) for name in names})
+                    if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                        save()
+                        saved = time.monotonic()
+        finally:
+            signal.signal(signal.SIGTERM, terminate)
+            save()
+        return states
+
+
+def with_preset(arguments: list[str]) -> Search:
+    """Returns the options' defaults, with the settings of the `--preset` that a command line names."""
+    preset = "default"
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name == "--preset":
+            preset = value if equals else following
+    return Search(config=PRESETS.get(preset, PRESETS["default"]))
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _pack(states: NASIState, seconds: float) -> bytes:
+    return serialization.msgpack_serialize({"states": serialization.to_state_dict(states), "seconds": seconds})
+
+
+def _restore(stored: bytes, like: NASIState) -> tuple[NASIState, float]:
+    record = serialization.msgpack_restore(stored)
+    return serialization.from_state_dict(like, record["states"]), float(record["seconds"])
+
+
+def _write_result(
+    folder: RunFolder,
+    space: spaces.SearchSpace,
+    settings: dict[str, Any],
+    states: NASIState,
+    rows: list[dict[str, Any]],
+    seed: int,
+    seconds: float,
+) -> None:
+    alphas = {name: np.asarray(values) for name, values in states.alphas.items()}
+    mean = {name: values.mean(axis=0) for name, values in alphas.items()}
+    genotype = space.decode(mean)
+    found = [space.decode({name: values[i] for name, values in alphas.items()}) for i in range(len(states.step))]
+    searches = [{"seed": seed + i, "genotype": space.format(g)} for i, g in enumerate(found)]
+    provenance = {
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
+        | {"python": platform.python_version()},
+        "device": f"{jax.default_backend()}: {jax.devices()[0].device_kind}",
+        "precision": f"{settings['precision']}, matrix products at highest precision",
+        "seconds": round(seconds, 1),
+    }
+    record = spaces.to_json(space, genotype) | {
+        "searches": searches,
+        "settings": settings,
+        "provenance": provenance,
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, **alphas)
+    folder.write("alphas.npz", buffer.getvalue())
+
+    text = space.format(genotype)
+    history = {
+        name: np.reshape([row[name] for row in rows], (-1, len(found))).T
+        for name in ("objective", "trace", "penalty", "nu")
+    }
+    selected = {name: np.stack([np.asarray(space.encode(g)[name]).argmax(axis=-1) for g in found]) for name in alphas}
+    pictures = {
+        "Selected cell": ("cell.png", text, report.cell_figure(space.graph(genotype), space.operations)),
+        "Architecture logits": (
+            "alphas.png",
+            "Mean of alpha* over the searches; the largest of each edge is framed.",
+            report.alphas_figure(space, mean),
+        ),
+        "Search": (
+            "history.png",
+            "Objective before the penalty, trace norm estimate, penalty and constraint nu at every step.",
+            report.history_figure(history),
+        ),
+        "Operations over searches": (
+            "histogram.png",
+            "How many of the searches selected each operation on each edge.",
+            report.histogram_figure(space, selected),
+        ),
+    }
+    shown = {}
+    for heading, (name, caption, figure) in pictures.items():
+        png = _png(figure)
+        folder.write(name, png)
+        shown[heading] = (caption, png)
+    tables = {
+        "Searches": (("seed", "genotype"), [(entry["seed"], entry["genotype"]) for entry in searches]),
+        "Settings": (("name", "value"), [*_flat(settings)]),
+        "Provenance": (("name", "value"), [*_flat(provenance)]),
+    }
+    title = f"NASI on {space.name}: {len(found)} search{'es' if len(found) > 1 else ''}"
+    folder.write("report.html", report.html_report(title, text, shown, tables))
+    folder.write(RESULT, json.dumps(record, indent=2) + "\n")
+
+
+def _flat(tree: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        pair
+        for name, value in tree.items()
+        for pair in (_flat(value) if isinstance(value, dict) else [(name, "default" if value is None else value)])
+    ]
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()

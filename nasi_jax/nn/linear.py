@@ -1,0 +1,108 @@
+"""Convolution and dense layers in standard or NTK parameterisation."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import jax
+from flax import linen as nn
+
+Parameterisation = Literal["standard", "ntk"]
+"""How a weight of gain g and fan-in k is stored.
+
+``"standard"``: the parameter is the weight, drawn from N(0, g / k). ``"ntk"``: the parameter is drawn from N(0, 1)
+and multiplied by sqrt(g / k) at every use, so that a layer's share of the NTK does not grow with its fan-in
+(Jacot et al., 2018). Both give the same function at initialisation; only the gradients differ.
+"""
+
+PARAMETERISATIONS: tuple[str, ...] = get_args(Parameterisation)
+
+RELU_GAIN = 2.0
+LINEAR_GAIN = 1.0
+
+
+def weight(
+    module: nn.Module,
+    shape: tuple[int, ...],
+    dtype: jax.typing.DTypeLike,
+    *,
+    gain: float = RELU_GAIN,
+    parameterisation: Parameterisation = "standard",
+) -> jax.Array:
+    """Declares the parameter `kernel` in `module` and returns the weight that it stands for.
+
+    Args:
+        module: the bound module, inside its compact method.
+        shape: shape of the weight; the last axis is the output axis and the others make the fan-in.
+        dtype: type of the weight.
+        gain: variance of the weight times its fan-in.
+        parameterisation: see `Parameterisation`.
+
+    Returns:
+        The weight, of `shape` and `dtype`.
+    """
+    deviation = math.sqrt(gain / math.prod(shape[:-1]))
+    if parameterisation == "ntk":
+        return deviation * module.param("kernel", nn.initializers.normal(1.0), shape, dtype)
+    return module.param("kernel", nn.initializers.normal(deviation), shape, dtype)
+
+
+def conv(x: jax.Array, kernel: jax.Array, strides: int = 1) -> jax.Array:
+    """Convolves, padding each side by (window - 1) / 2 as PyTorch's `padding=1` does for a 3x3 window.
+
+    Args:
+        x: images, (batch, height, width, channels).
+        kernel: (window, window, channels, features), the window odd.
+        strides: step of the window along height and width.
+
+    Returns:
+        (batch, ceil(height / strides), ceil(width / strides), features).
+    """
+    if kernel.shape[0] == 1 and strides == 1:
+        return x @ kernel[0, 0]
+    pad = (kernel.shape[0] - 1) // 2
+    return jax.lax.conv_general_dilated(
+        x, kernel, (strides, strides), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+class Conv(nn.Module):
+    """A convolution without bias, padded as `conv` says.
+
+    Attributes:
+        features: output channels.
+        window: height and width of the kernel, odd.
+        gain: variance of the weights times their fan-in.
+        parameterisation: see `Parameterisation`.
+    """
+
+    features: int
+    window: int = 3
+    gain: float = RELU_GAIN
+    parameterisation: Parameterisation = "standard"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (batch, height, width, channels) to (batch, height, width, features)."""
+        shape = (self.window, self.window, x.shape[-1], self.features)
+        return conv(x, weight(self, shape, x.dtype, gain=self.gain, parameterisation=self.parameterisation))
+
+
+class Dense(nn.Module):
+    """A fully connected layer whose bias starts at zero.
+
+    Attributes:
+        features: number of outputs.
+        parameterisation: see `Parameterisation`; the bias is stored as it is used in both.
+    """
+
+    features: int
+    parameterisation: Parameterisation = "standard"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (batch, channels) to (batch, features)."""
+        shape = (x.shape[-1], self.features)
+        kernel = weight(self, shape, x.dtype, gain=LINEAR_GAIN, parameterisation=self.parameterisation)
+        return x @ kernel + self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)

@@ -1,0 +1,15 @@
+"""What the neural tangent kernel of a network says at initialisation, as functions of `apply_fn(params, x)`."""
+
+from nasi_jax.ntk.gradients import ApplyFn, Loss, cross_entropy, one_batch, per_sample, squared_norm
+from nasi_jax.ntk.probes import ParticipationRatio, participation_ratio
+
+__all__ = [
+    "ApplyFn",
+    "Loss",
+    "ParticipationRatio",
+    "cross_entropy",
+    "one_batch",
+    "participation_ratio",
+    "per_sample",
+    "squared_norm",
+]

@@ -1,0 +1,96 @@
+"""Figures of a search: logits, curves over steps, and how often each operation was selected."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from nasi_jax.spaces import SearchSpace
+
+
+def alphas_figure(space: SearchSpace, alphas: dict[str, np.ndarray]) -> Figure:
+    """Draws the logits as heat maps, edges down and operations across, each row's largest framed.
+
+    Args:
+        space: the search space, for the names.
+        alphas: logits, for each kind of cell (edges, operations).
+
+    Returns:
+        The figure.
+    """
+    figure = Figure(figsize=(6.5 * len(alphas), 1.6 + 0.42 * max(map(len, alphas.values()))), layout="constrained")
+    bound = max(float(np.abs(values).max()) for values in alphas.values()) or 1.0
+    for column, (name, values) in enumerate(alphas.items()):
+        axes = figure.add_subplot(1, len(alphas), column + 1)
+        image = axes.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto")
+        axes.set_xticks(range(len(space.operations)), space.operations, rotation=20, ha="right", fontsize=8)
+        axes.set_yticks(range(len(values)), space.edges[name])
+        for (row, operation), value in np.ndenumerate(values):
+            best = operation == int(values[row].argmax())
+            colour = "white" if abs(value) > 0.65 * bound else "black"
+            axes.text(
+                operation, row, f"{value:.3f}", ha="center", va="center", fontsize=8, color=colour,
+                fontweight="bold" if best else "normal",
+            )  # fmt: skip
+        axes.scatter(
+            values.argmax(axis=1), range(len(values)), marker="s", s=700, facecolors="none", edgecolors="black"
+        )
+        axes.set_ylabel("edge")
+        axes.set_title("alpha*" if len(alphas) == 1 else f"alpha*, {name}")
+        figure.colorbar(image, ax=axes, label="logit")
+    return figure
+
+
+def history_figure(history: dict[str, np.ndarray]) -> Figure:
+    """Draws objective, trace, penalty and nu over the steps, a thin line for each search and their median in bold.
+
+    Args:
+        history: arrays (searches, steps) under the names `objective`, `trace`, `penalty` and `nu`.
+
+    Returns:
+        The figure.
+    """
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    for position, name in enumerate(("objective", "trace", "penalty", "nu"), start=1):
+        values = history[name]
+        steps = np.arange(values.shape[1])
+        axes = figure.add_subplot(2, 2, position)
+        for row in values if len(values) > 1 else ():
+            axes.plot(steps, row, color="tab:blue", alpha=max(0.08, 0.4 / len(values)), linewidth=0.6)
+        label = "median of the searches" if len(values) > 1 else None
+        axes.plot(steps, np.median(values, axis=0), color="tab:blue", linewidth=0.9, label=label)
+        if values.min() > 0 and values.max() > 30 * values.min():
+            axes.set_yscale("log")
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        if label is not None and position == 1:
+            axes.legend(fontsize=8)
+    return figure
+
+
+def histogram_figure(space: SearchSpace, selected: dict[str, np.ndarray]) -> Figure:
+    """Draws how often each operation was selected on each edge, over the searches.
+
+    Args:
+        space: the search space, for the names.
+        selected: for each kind of cell (searches, edges), indices of operations.
+
+    Returns:
+        The figure.
+    """
+    figure = Figure(figsize=(6.5 * len(selected), 3.6), layout="constrained")
+    for column, (name, indices) in enumerate(selected.items()):
+        axes = figure.add_subplot(1, len(selected), column + 1)
+        bottom = np.zeros(indices.shape[1])
+        for i, operation in enumerate(space.operations):
+            count = (indices == i).sum(axis=0)
+            axes.bar(space.edges[name], count, bottom=bottom, label=operation, color=f"C{i}", width=0.7)
+            bottom += count
+        axes.set_xlabel("edge")
+        axes.set_ylabel(f"searches, of {len(indices)}")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title("selected operations" if len(selected) == 1 else f"selected operations, {name}")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    return figure

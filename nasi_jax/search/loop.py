@@ -1,0 +1,209 @@
+"""Runs searches: a host loop over a jitted step on a CPU, a scan on an accelerator."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nasi_jax.data import Source
+from nasi_jax.search import nasi
+from nasi_jax.search.nasi import NASIConfig, NASIInfo, NASIState
+from nasi_jax.spaces import Alphas, SearchSpace
+
+_LONGEST_CHUNK = 50
+
+
+class SearchResult(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        genotype: argmax p_alpha*(A).
+        alphas: alpha*, the final logits.
+        history: figures of every step, arrays (steps,).
+    """
+
+    genotype: Any
+    alphas: Alphas
+    history: NASIInfo
+
+
+class NonFiniteTraceError(FloatingPointError):
+    """The trace or the objective of a search stopped being finite.
+
+    Attributes:
+        search: index of the search among those run together.
+        step: first step whose figures are not finite.
+    """
+
+    def __init__(self, search: int, step: int, trace: float, objective: float):
+        self.search, self.step = search, step
+        super().__init__(
+            f"the trace stopped being finite at step {step} of search {search}: trace {trace}, objective {objective}. "
+            "Look for NaN or very large values in the data."
+        )
+
+
+def search(key: jax.Array, space: SearchSpace, source: Source, config: NASIConfig | None = None) -> SearchResult:
+    """Selects an architecture at initialisation (NASI, Algorithm 1).
+
+    Args:
+        key: typed random key; the same key gives the same result on the same backend.
+        space: the search space.
+        source: where batches come from, for example `nasi_jax.data.Gaussian()`.
+        config: settings; `NASIConfig()` when None.
+
+    Returns:
+        Genotype, logits and history.
+
+    Raises:
+        ValueError: the batch is larger than the data, or the images do not fit the network.
+        NonFiniteTraceError: a trace is NaN or infinite.
+
+    Examples:
+        >>> import jax
+        >>> from nasi_jax import data, search, spaces
+        >>> space = spaces.get("nasbench201")
+        >>> config = search.NASIConfig(steps=2, batch=4, channels=2, cells=1)
+        >>> found = search.search(jax.random.key(0), space, data.Gaussian((8, 8, 3)), config)
+        >>> found.history.trace.shape
+        (2,)
+    """
+    config = NASIConfig() if config is None else config
+    chunks = list(iterate(key[None], space, source, config))
+    alphas = jax.tree.map(lambda leaf: leaf[0], chunks[-1][0].alphas)
+    history = [jax.tree.map(lambda leaf: leaf[0], infos) for _, infos in chunks]
+    return SearchResult(space.decode(alphas), alphas, jax.tree.map(lambda *parts: np.concatenate(parts), *history))
+
+
+def check(space: SearchSpace, source: Source, config: NASIConfig) -> None:
+    """Checks that a search can start, before anything is compiled.
+
+    Args:
+        space: the search space.
+        source: where batches come from.
+        config: settings.
+
+    Raises:
+        ValueError: the batch is larger than the data, or the images do not fit the network.
+    """
+    source.check_batch(config.batch)
+    jax.eval_shape(lambda key: nasi.init_params(space, config, source, key), jax.random.key(0))
+
+
+def init_states(count: int, space: SearchSpace, config: NASIConfig) -> NASIState:
+    """Returns the states of `count` searches before their first step, along a leading axis."""
+    state = nasi.init(space, config)
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf[None], count, axis=0), state)
+
+
+def iterate(
+    keys: jax.Array,
+    space: SearchSpace,
+    source: Source,
+    config: NASIConfig,
+    states: NASIState | None = None,
+    scan: bool | None = None,
+) -> Iterator[tuple[NASIState, NASIInfo]]:
+    """Runs several independent searches side by side, and hands out their states as they advance.
+
+    On an accelerator all searches are one program, vmapped over the keys and scanned over up to 50 steps at a time.
+    On a CPU one jitted step is called from the host, because XLA runs convolutions inside a loop, and the grouped
+    convolutions that vmap makes of them, many times slower there. Both give the same results up to rounding.
+
+    Args:
+        keys: typed random keys, (searches,).
+        space: the search space.
+        source: where batches come from.
+        config: settings.
+        states: states to continue from, with a leading axis (searches,); the initial ones when None.
+        scan: whether to scan; by default where the backend is not a CPU.
+
+    Yields:
+        The states after some more steps, and the figures of those steps as NumPy arrays (searches, steps done).
+
+    Raises:
+        ValueError: the batch is larger than the data, or the images do not fit the network.
+        NonFiniteTraceError: a trace is NaN or infinite; what was handed out before stands.
+    """
+    check(space, source, config)
+    if states is None:
+        states = init_states(len(keys), space, config)
+    scan = jax.default_backend() != "cpu" if scan is None else scan
+    params = None
+    if config.initialisation == "once":
+        draw = jax.jit(
+            lambda key, source: nasi.init_params(space, config, source, jax.random.fold_in(key, config.steps))
+        )
+        drawn = [draw(key, source) for key in keys]
+        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn) if scan else drawn
+    done = int(states.step[0])
+    chunk = next(n for n in range(_LONGEST_CHUNK, 0, -1) if config.steps % n == 0) if scan else 1
+    advance = functools.partial(_advance_scan, length=chunk) if scan else _advance_host
+    while done < config.steps:
+        states, infos = advance(space, config, source, states, params, keys)
+        infos = jax.tree.map(np.asarray, infos)
+        _check_finite(infos, done)
+        done += chunk
+        yield states, infos
+
+
+def _advance_host(
+    space: SearchSpace, config: NASIConfig, source: Source, states: NASIState, params: Any, keys: jax.Array
+) -> tuple[NASIState, NASIInfo]:
+    results = [
+        _step(
+            space,
+            config,
+            source,
+            jax.tree.map(lambda leaf, i=i: leaf[i], states),
+            None if params is None else params[i],
+            keys[i],
+        )
+        for i in range(len(keys))
+    ]
+    states, infos = (
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+        if len(results) > 1
+        else jax.tree.map(lambda leaf: leaf[None], results[0])
+    )
+    return states, jax.tree.map(lambda leaf: leaf[:, None], infos)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _step(
+    space: SearchSpace, config: NASIConfig, source: Source, state: NASIState, params: Any, key: jax.Array
+) -> tuple[NASIState, NASIInfo]:
+    return nasi.step(space, config, source, state, params, jax.random.fold_in(key, state.step))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("length",))
+def _advance_scan(
+    space: SearchSpace,
+    config: NASIConfig,
+    source: Source,
+    states: NASIState,
+    params: Any,
+    keys: jax.Array,
+    *,
+    length: int,
+) -> tuple[NASIState, NASIInfo]:
+    def one_search(state: NASIState, params: Any, key: jax.Array) -> tuple[NASIState, NASIInfo]:
+        def body(state: NASIState, _: None) -> tuple[NASIState, NASIInfo]:
+            return nasi.step(space, config, source, state, params, jax.random.fold_in(key, state.step))
+
+        return jax.lax.scan(body, state, length=length)
+
+    return jax.vmap(one_search, in_axes=(0, None if params is None else 0, 0))(states, params, keys)
+
+
+def _check_finite(infos: NASIInfo, done: int) -> None:
+    bad = np.argwhere(~(np.isfinite(infos.trace) & np.isfinite(infos.objective)).T)
+    if len(bad):
+        offset, search = bad[0]
+        trace, objective = float(infos.trace[search, offset]), float(infos.objective[search, offset])
+        raise NonFiniteTraceError(int(search), done + int(offset), trace, objective)

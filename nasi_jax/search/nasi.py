@@ -1,0 +1,338 @@
+"""NASI: one closed-form step on the architecture logits, at initialisation (Algorithm 1)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+from nasi_jax.data import Source
+from nasi_jax.nn import PARAMETERISATIONS, Parameterisation
+from nasi_jax.search.objectives import OBJECTIVES, Batch, Measurement, Objective, measure, measure_with_gradient
+from nasi_jax.search.update import normalised_expected_gradient
+from nasi_jax.spaces import Alphas, SearchSpace, Weights
+
+Estimator = Literal["score-function", "soft", "hard"]
+"""How the gradient of the expected objective, equation 14, is estimated.
+
+``"soft"``: Gumbel-Softmax samples, equation 15, differentiated through; the paper's. ``"hard"``: the same made one-hot,
+with the soft sample's gradient (straight-through). Both are biased, because a mixture of operations is not one of
+the architectures. ``"score-function"``: discrete architectures A ~ p_alpha weighted with (R(A) - baseline) grad log
+p_alpha(A) (Williams, 1992), which is unbiased and needs no second derivative. The baseline is the mean of R before.
+"""
+
+Initialisation = Literal["once", "every-step"]
+"""Whether theta_0 is drawn once, as in the paper, or anew at each step, which averages over initialisations."""
+
+Optimizer = Literal["nasi", "adam", "sgd"]
+"""How the logits move: by NASI's closed-form step, equation 18, with every gradient taken at alpha_0, or by an
+optimiser that takes each gradient at the current logits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NASIConfig:
+    """Settings of a search. The defaults are those that served best on NAS-Bench-201; see experiments/README.md.
+
+    Attributes:
+        steps: T, the number of search steps.
+        batch: b, inputs in the batch of a step.
+        objective: what is maximised; see `nasi_jax.search.Objective`.
+        estimator: how its gradient is estimated; see `nasi_jax.search.Estimator`.
+        mu: weight of the penalty on a trace above nu, equation 13; 0 is no penalty.
+        nu: constraint on the trace norm, or its initial value when adaptive.
+        adaptive: whether nu at step t is the mean of the initial value and all trace norms seen before step t. The
+            paper leaves the rule to an appendix; this reading of it is ours.
+        temperature: tau of the Gumbel-Softmax.
+        radius: xi, the radius of the ball of the closed-form step.
+        optimizer: how the logits move; see `nasi_jax.search.Optimizer`.
+        learning_rate: of adam and sgd.
+        initialisation: whether theta_0 is drawn once or at every step.
+        parameterisation: how weights are stored, which decides how layers share the trace.
+        channels: channels of the one-shot network's first stage.
+        cells: size of the one-shot network in cells, as the space counts them.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    steps: int = 1000
+    batch: int = 32
+    objective: Objective = "participation-ratio"
+    estimator: Estimator = "score-function"
+    mu: float = 0.0
+    nu: float = 100.0
+    adaptive: bool = False
+    temperature: float = 1.0
+    radius: float = 1.0
+    optimizer: Optimizer = "nasi"
+    learning_rate: float = 0.1
+    initialisation: Initialisation = "every-step"
+    parameterisation: Parameterisation = "ntk"
+    channels: int = 8
+    cells: int = 3
+
+    def __post_init__(self) -> None:
+        """Checks every setting."""
+        for name in ("steps", "batch", "channels", "cells"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+        for name in ("mu", "nu"):
+            value = getattr(self, name)
+            if not value >= 0:
+                raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
+        for name in ("temperature", "radius", "learning_rate"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name}: expected a positive number, got {value!r}")
+        choices = {
+            "objective": OBJECTIVES,
+            "estimator": get_args(Estimator),
+            "optimizer": get_args(Optimizer),
+            "initialisation": get_args(Initialisation),
+            "parameterisation": PARAMETERISATIONS,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
+
+
+PRESETS = {
+    "default": NASIConfig(),
+    "nasi-fix": NASIConfig(
+        steps=100,
+        batch=64,
+        objective="one-batch",
+        estimator="soft",
+        mu=2.0,
+        nu=100.0,
+        initialisation="once",
+        parameterisation="standard",
+        channels=16,
+        cells=1,
+    ),
+    "nasi-ada": NASIConfig(
+        steps=100,
+        batch=64,
+        objective="one-batch",
+        estimator="soft",
+        mu=2.0,
+        nu=500.0,
+        adaptive=True,
+        initialisation="once",
+        parameterisation="standard",
+        channels=16,
+        cells=1,
+    ),
+}
+"""Named settings: the default, and the paper's NASI-FIX and NASI-ADA."""
+
+
+class NASIState(struct.PyTreeNode):
+    """State of a search. `mu` and `nu` are arrays, so that `vmap` runs many settings in one program.
+
+    Attributes:
+        step: number of steps done, int32.
+        alphas: logits so far.
+        optimizer: state of the optax transformation.
+        mu: weight of the penalty.
+        nu: constraint, or its initial value.
+        trace_sum: sum of the trace norms of all steps done.
+        objective_sum: sum of the penalised objective over all steps done.
+    """
+
+    step: jax.Array
+    alphas: Alphas
+    optimizer: optax.OptState
+    mu: jax.Array
+    nu: jax.Array
+    trace_sum: jax.Array
+    objective_sum: jax.Array
+
+
+class NASIInfo(NamedTuple):
+    """Figures of one step, scalars.
+
+    Attributes:
+        objective: the objective before the penalty.
+        trace: trace norm estimate.
+        penalty: mu * max(0, trace - nu).
+        nu: constraint in force.
+        gradient_norm: norm of G_t over the whole tree of logits.
+    """
+
+    objective: jax.Array
+    trace: jax.Array
+    penalty: jax.Array
+    nu: jax.Array
+    gradient_norm: jax.Array
+
+
+def init(
+    space: SearchSpace,
+    config: NASIConfig,
+    mu: jax.typing.ArrayLike | None = None,
+    nu: jax.typing.ArrayLike | None = None,
+) -> NASIState:
+    """Returns the state before the first step.
+
+    Args:
+        space: the search space.
+        config: settings.
+        mu: replaces `config.mu`; may be traced, to `vmap` over settings.
+        nu: replaces `config.nu`; likewise.
+
+    Returns:
+        The state.
+    """
+    alphas = space.alphas()
+    dtype = jnp.result_type(float)
+    return NASIState(
+        step=jnp.zeros((), jnp.int32),
+        alphas=alphas,
+        optimizer=_transformation(config).init(alphas),
+        mu=jnp.asarray(config.mu if mu is None else mu, dtype),
+        nu=jnp.asarray(config.nu if nu is None else nu, dtype),
+        trace_sum=jnp.zeros((), dtype),
+        objective_sum=jnp.zeros((), dtype),
+    )
+
+
+def init_params(space: SearchSpace, config: NASIConfig, source: Source, key: jax.Array) -> Any:
+    """Draws theta_0 of the one-shot network.
+
+    Args:
+        space: the search space.
+        config: settings.
+        source: gives image shape and number of classes.
+        key: typed random key.
+
+    Returns:
+        Parameters in JAX's default float type.
+    """
+    # batch statistics of two images make every layer well defined; parameters do not depend on the batch
+    x = jnp.zeros((2, *source.image_shape), jnp.result_type(float))
+    return one_shot(space, config, source).init(key, x, space.alphas())["params"]
+
+
+def one_shot(space: SearchSpace, config: NASIConfig, source: Source) -> nn.Module:
+    """Returns the one-shot network of a search.
+
+    Args:
+        space: the search space.
+        config: settings.
+        source: gives the number of classes.
+
+    Returns:
+        A module called as `module(x, weights)`.
+    """
+    return space.one_shot(
+        channels=config.channels,
+        cells=config.cells,
+        classes=source.classes,
+        parameterisation=config.parameterisation,
+        discrete=config.estimator == "score-function",
+    )
+
+
+def step(
+    space: SearchSpace, config: NASIConfig, source: Source, state: NASIState, params: Any, key: jax.Array
+) -> tuple[NASIState, NASIInfo]:
+    """Takes one search step; pure, for `jit`, `vmap` and `scan`.
+
+    With the closed-form update every gradient is taken at alpha_0 = 0, so that under a `vmap` over the state alone
+    (many settings of mu and nu) the network is still evaluated once.
+
+    Args:
+        space: the search space; static.
+        config: settings; static.
+        source: where the batch comes from.
+        state: state before the step.
+        params: theta_0, or None to draw it from `key`.
+        key: typed random key of this step.
+
+    Returns:
+        The state after the step, and the step's figures.
+
+    References:
+        NASI, Algorithm 1 and equations 13 to 18.
+    """
+    batch_key, sample_key, probe_key, params_key = jax.random.split(key, 4)
+    batch = Batch(*source.batch(batch_key, config.batch), probe_key)
+    if params is None:
+        params = init_params(space, config, source, params_key)
+    module = one_shot(space, config, source)
+
+    def network(p: Any, weights: Weights, x: jax.Array) -> jax.Array:
+        return module.apply({"params": p}, x, weights)  # type: ignore[return-value]
+
+    point = space.alphas() if config.optimizer == "nasi" else state.alphas
+    count = state.step.astype(state.nu.dtype)
+    nu = (state.nu + state.trace_sum) / (1 + count) if config.adaptive else state.nu
+    with jax.default_matmul_precision("highest"):
+        if config.estimator == "score-function":
+            weights, score = _sample_discrete(sample_key, point)
+            measured = measure(config.objective, network, params, weights, batch)
+            penalty = _penalty(measured, state.mu, nu)
+            advantage = jnp.where(count > 0, measured.value - penalty - state.objective_sum / jnp.maximum(count, 1), 0)
+            gradient = jax.tree.map(lambda s: advantage * s, score)
+        else:
+            weights, pullback = jax.vjp(lambda a: _relax(sample_key, a, config), point)
+            measured, slopes = measure_with_gradient(config.objective, network, params, weights, batch)
+            penalty = _penalty(measured, state.mu, nu)
+            active = jnp.where(measured.trace > nu, state.mu, 0)
+            (gradient,) = pullback(jax.tree.map(lambda v, t: v - active * t, slopes.value, slopes.trace))
+    negative = jax.tree.map(jnp.negative, gradient)
+    updates, optimizer = _transformation(config).update(negative, state.optimizer, state.alphas)
+    state = state.replace(
+        step=state.step + 1,
+        alphas=optax.apply_updates(state.alphas, updates),
+        optimizer=optimizer,
+        trace_sum=state.trace_sum + measured.trace,
+        objective_sum=state.objective_sum + measured.value - penalty,
+    )
+    return state, NASIInfo(measured.value, measured.trace, penalty, nu, optax.tree.norm(gradient))
+
+
+def _penalty(measured: Measurement, mu: jax.Array, nu: jax.Array) -> jax.Array:
+    # no penalty at mu = 0, also where the trace overflows
+    return jnp.where(mu > 0, mu * jnp.maximum(0, measured.trace - nu), 0)
+
+
+def _transformation(config: NASIConfig) -> optax.GradientTransformation:
+    if config.optimizer == "nasi":
+        return normalised_expected_gradient(config.steps, config.radius)
+    return (optax.adam if config.optimizer == "adam" else optax.sgd)(config.learning_rate)
+
+
+def _keys_like(key: jax.Array, tree: Alphas) -> dict[str, jax.Array]:
+    return dict(zip(sorted(tree), jax.random.split(key, len(tree)), strict=True))
+
+
+def _relax(key: jax.Array, alphas: Alphas, config: NASIConfig) -> Weights:
+    keys = _keys_like(key, alphas)
+
+    def relax(name: str, logits: jax.Array) -> jax.Array:
+        noise = jax.random.gumbel(keys[name], logits.shape, logits.dtype)
+        soft = jax.nn.softmax((logits + noise) / config.temperature)
+        if config.estimator == "soft":
+            return soft
+        hard = jax.nn.one_hot(jnp.argmax(soft, axis=-1), logits.shape[-1], dtype=logits.dtype)
+        return soft + jax.lax.stop_gradient(hard - soft)
+
+    return {name: relax(name, logits) for name, logits in alphas.items()}
+
+
+def _sample_discrete(key: jax.Array, alphas: Alphas) -> tuple[Weights, Alphas]:
+    """Draws one-hot weights from p_alpha, with the gradient of their log-probability."""
+    keys = _keys_like(key, alphas)
+    weights = {
+        name: jax.nn.one_hot(jax.random.categorical(keys[name], logits), logits.shape[-1], dtype=logits.dtype)
+        for name, logits in alphas.items()
+    }
+    return weights, {name: weights[name] - jax.nn.softmax(logits) for name, logits in alphas.items()}

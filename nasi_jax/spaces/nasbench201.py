@@ -1,0 +1,316 @@
+"""NAS-Bench-201 (Dong and Yang, ICLR 2020): 4 nodes, 6 edges, 5 operations, 15,625 cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import struct
+
+from nasi_jax.nn import (
+    PARAMETERISATIONS,
+    BatchNorm,
+    ConvNormWeights,
+    Dense,
+    Parameterisation,
+    ReLUConvNorm,
+    ResidualReduction,
+    Stem,
+    average_pool,
+    relu_conv_norm,
+)
+from nasi_jax.spaces.base import Alphas, Edge, Genotype, Weights, uniform_other
+
+OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+"""The benchmark's operations, in its order."""
+
+EDGES = tuple((source, target) for target in range(1, 4) for source in range(target))
+"""(source, target) of each edge, in the order of the benchmark's arch string."""
+
+STAGES = 3
+_WINDOWS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
+_NODES = 4
+
+
+@struct.dataclass(eq=False)
+class NASBench201Genotype(Genotype):
+    """A cell of NAS-Bench-201.
+
+    Attributes:
+        operations: (6,) int32, for each of `EDGES` an index into `OPERATIONS`.
+    """
+
+    operations: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class NASBench201:
+    """The NAS-Bench-201 space; see `nasi_jax.spaces.SearchSpace` for the contract.
+
+    The text form is the benchmark's: ``|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|none~1|avg_pool_3x3~2|``.
+
+    References:
+        Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR 2020.
+    """
+
+    name: ClassVar[str] = "nasbench201"
+    operations: ClassVar[tuple[str, ...]] = OPERATIONS
+    edges: ClassVar[dict[str, tuple[str, ...]]] = {"cell": tuple(f"{i}→{j}" for i, j in EDGES)}
+
+    def alphas(self) -> Alphas:
+        """Returns ``{"cell": zeros (6, 5)}``."""
+        return {"cell": jnp.zeros((len(EDGES), len(OPERATIONS)))}
+
+    def sample(self, key: jax.Array) -> NASBench201Genotype:
+        """Draws one of the 15,625 cells uniformly."""
+        return NASBench201Genotype(jax.random.randint(key, (len(EDGES),), 0, len(OPERATIONS)))
+
+    def mutate(self, key: jax.Array, genotype: NASBench201Genotype) -> NASBench201Genotype:
+        """Gives one edge another operation."""
+        edge_key, operation_key = jax.random.split(key)
+        edge = jax.random.randint(edge_key, (), 0, len(EDGES))
+        other = uniform_other(operation_key, genotype.operations[edge], len(OPERATIONS))
+        return NASBench201Genotype(genotype.operations.at[edge].set(other))
+
+    def encode(self, genotype: NASBench201Genotype) -> Weights:
+        """Returns ``{"cell": (6, 5)}`` with a one in each row."""
+        return {"cell": jax.nn.one_hot(genotype.operations, len(OPERATIONS))}
+
+    def decode(self, alphas: Alphas) -> NASBench201Genotype:
+        """Takes the largest logit of each edge."""
+        return NASBench201Genotype(jnp.argmax(alphas["cell"], axis=-1).astype(jnp.int32))
+
+    def graph(self, genotype: NASBench201Genotype) -> dict[str, list[Edge]]:
+        """Returns the six edges between the nodes "in", "1", "2" and "out"."""
+        nodes = ("in", "1", "2", "out")
+        indices = np.asarray(genotype.operations)
+        return {"cell": [Edge(nodes[i], nodes[j], OPERATIONS[k]) for (i, j), k in zip(EDGES, indices, strict=True)]}
+
+    def format(self, genotype: NASBench201Genotype) -> str:
+        """Writes the benchmark's arch string."""
+        nodes: list[list[str]] = [[] for _ in range(1, _NODES)]
+        for (source, target), index in zip(EDGES, np.asarray(genotype.operations), strict=True):
+            nodes[target - 1].append(f"{OPERATIONS[index]}~{source}")
+        return "+".join("|" + "|".join(parts) + "|" for parts in nodes)
+
+    def parse(self, text: str) -> NASBench201Genotype:
+        """Reads the benchmark's arch string.
+
+        Args:
+            text: for example ``|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|``.
+
+        Returns:
+            The cell.
+
+        Raises:
+            ValueError: `text` is malformed or names an unknown operation.
+        """
+        nodes = text.strip().split("+")
+        if len(nodes) != _NODES - 1:
+            raise ValueError(f"arch string: expected 3 nodes joined by '+', got {len(nodes)} in {text!r}")
+        operations = []
+        for target, node in enumerate(nodes, start=1):
+            inputs = node[1:-1].split("|") if re.fullmatch(r"\|.*\|", node) else []
+            if len(inputs) != target:
+                expected = "|" + "|".join(f"operation~{i}" for i in range(target)) + "|"
+                raise ValueError(f"arch string: expected node {target} as {expected!r}, got {node!r} in {text!r}")
+            for source, entry in enumerate(inputs):
+                operation, _, origin = entry.rpartition("~")
+                if origin != str(source):
+                    raise ValueError(f"arch string: expected 'operation~{source}', got {entry!r} in {text!r}")
+                if operation not in OPERATIONS:
+                    raise ValueError(f"arch string: expected an operation of {OPERATIONS}, got {operation!r}")
+                operations.append(OPERATIONS.index(operation))
+        return NASBench201Genotype(jnp.array(operations, jnp.int32))
+
+    def one_shot(self, **size: Any) -> NASBench201Network:
+        """Returns the network with all five operations on every edge.
+
+        Args:
+            **size: attributes of `NASBench201Network`; `affine` is off unless given, as in the paper.
+
+        Returns:
+            A module called as `module(x, weights)`.
+
+        Raises:
+            ValueError: a size is out of range.
+        """
+        options: dict[str, Any] = {"affine": False} | size
+        return NASBench201Network(choices=None, **options)
+
+    def network(self, genotype: NASBench201Genotype, **size: Any) -> NASBench201Network:
+        """Returns the network of one cell, with the parameters that the benchmark counts.
+
+        Args:
+            genotype: a concrete cell.
+            **size: attributes of `NASBench201Network`.
+
+        Returns:
+            A module called as `module(x)`.
+
+        Raises:
+            ValueError: a size is out of range.
+        """
+        return NASBench201Network(choices=tuple(int(i) for i in np.asarray(genotype.operations)), **size)
+
+
+class Cell(nn.Module):
+    """A NAS-Bench-201 cell. A node is the sum of its incoming edges.
+
+    The edges that leave one node share its ReLU, its pooling and, for each window size, one convolution.
+
+    Attributes:
+        features: channels of the input and of every node.
+        choices: for each edge the index of its only operation, or None to build all of them.
+        discrete: promises that weights are one-hot, which lets an edge's two convolutions be one.
+        affine: whether batch normalisation has a scale and a shift.
+        parameterisation: see `nasi_jax.nn.Parameterisation`.
+    """
+
+    features: int
+    choices: tuple[int, ...] | None = None
+    discrete: bool = False
+    affine: bool = True
+    parameterisation: Parameterisation = "standard"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+        """Maps (batch, height, width, features) to the same shape; `weights` is (6, 5), or None where all are one."""
+        nodes: list[jax.Array | None] = [x, None, None, None]
+        for source in range(_NODES - 1):
+            # x * 0 and not a constant: XLA folds convolutions of constants at compile time, for minutes
+            node = nodes[source]
+            value = x * 0 if node is None else node
+            for edge, output in self._outgoing(value, source, weights):
+                target = EDGES[edge][1]
+                total = nodes[target]
+                nodes[target] = output if total is None else total + output
+        return x * 0 if nodes[-1] is None else nodes[-1]
+
+    def _outgoing(self, x: jax.Array, source: int, weights: jax.Array | None) -> list[tuple[int, jax.Array]]:
+        """Returns (edge, weighted output) of the operations that read node `source`; `none` is left out."""
+        edges = [edge for edge in range(len(EDGES)) if EDGES[edge][0] == source]
+        built = [
+            (edge, operation)
+            for edge in edges
+            for operation in (OPERATIONS if self.choices is None else (OPERATIONS[self.choices[edge]],))
+        ]
+        convolutions = {
+            (edge, operation): self._convolution(edge, operation, x)
+            for edge, operation in built
+            if operation in _WINDOWS
+        }
+        if self.discrete and weights is not None:
+            branches, scales = _merge(edges, convolutions, weights)
+        else:
+            branches = list(convolutions.values())
+            scales = [(edge, _weight(weights, edge, operation)) for edge, operation in convolutions]
+        outputs = [(edge, scale * y) for (edge, scale), y in zip(scales, relu_conv_norm(x, branches), strict=True)]
+        pooled = average_pool(x) if any(operation == "avg_pool_3x3" for _, operation in built) else x
+        for edge, operation in built:
+            if operation == "skip_connect":
+                outputs.append((edge, _weight(weights, edge, operation) * x))
+            elif operation == "avg_pool_3x3":
+                outputs.append((edge, _weight(weights, edge, operation) * pooled))
+        return outputs
+
+    def _convolution(self, edge: int, operation: str, x: jax.Array) -> ConvNormWeights:
+        source, target = EDGES[edge]
+        return ReLUConvNorm(
+            self.features,
+            _WINDOWS[operation],
+            affine=self.affine,
+            parameterisation=self.parameterisation,
+            name=f"edge_{source}_{target}_{operation}",
+        ).weights(x.shape[-1], x.dtype)
+
+
+def _weight(weights: jax.Array | None, edge: int, operation: str) -> jax.Array | float:
+    return 1.0 if weights is None else weights[edge, OPERATIONS.index(operation)]
+
+
+def _merge(
+    edges: list[int], convolutions: dict[tuple[int, str], ConvNormWeights], weights: jax.Array
+) -> tuple[list[ConvNormWeights], list[tuple[int, jax.Array]]]:
+    """Merges each edge's convolutions into a 3x3 one: at one-hot weights it is whichever was chosen, or nothing."""
+    branches, scales = [], []
+    for edge in edges:
+        total, merged = weights[edge, 0] * 0, None
+        for operation, window in _WINDOWS.items():
+            weight, pad = weights[edge, OPERATIONS.index(operation)], (3 - window) // 2
+            branch = convolutions[edge, operation]
+            kernel = jnp.pad(branch.kernel, ((pad, pad), (pad, pad), (0, 0), (0, 0)))
+            part = jax.tree.map(lambda leaf, w=weight: w * leaf, branch._replace(kernel=kernel))
+            merged = part if merged is None else jax.tree.map(jnp.add, merged, part)
+            total = total + weight
+        branches.append(merged)
+        scales.append((edge, total))
+    return branches, scales
+
+
+class NASBench201Network(nn.Module):
+    """The benchmark's network around a cell: stem, 3 stages of cells with residual reductions between, head.
+
+    Defaults are those of the benchmark on CIFAR-10.
+
+    Attributes:
+        channels: channels of the first stage; they double at each later one.
+        cells: cells in each of the three stages.
+        classes: number of outputs.
+        affine: whether batch normalisation has a scale and a shift.
+        parameterisation: see `nasi_jax.nn.Parameterisation`.
+        discrete: promises that the one-shot network's weights are one-hot, for a smaller and faster program.
+        choices: for each edge the index of its only operation, or None for the one-shot network.
+    """
+
+    channels: int = 16
+    cells: int = 5
+    classes: int = 10
+    affine: bool = True
+    parameterisation: Parameterisation = "standard"
+    discrete: bool = False
+    choices: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the sizes."""
+        for name in ("channels", "cells", "classes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected a positive integer, got {getattr(self, name)!r}")
+        if self.parameterisation not in PARAMETERISATIONS:
+            raise ValueError(f"parameterisation: expected one of {PARAMETERISATIONS}, got {self.parameterisation!r}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, weights: Weights | None = None) -> jax.Array:
+        """Computes the logits.
+
+        Args:
+            x: images, (batch, height, width, colours), height and width divisible by 4.
+            weights: ``{"cell": (6, 5)}`` for the one-shot network, None for a derived one.
+
+        Returns:
+            Logits, (batch, classes).
+
+        Raises:
+            ValueError: `x` is not of that shape.
+        """
+        if x.ndim != 4 or x.shape[1] % 4 or x.shape[2] % 4 or 0 in x.shape:
+            raise ValueError(
+                f"x: expected images (batch, height, width, colours) with sides divisible by 4, got shape {x.shape}"
+            )
+        options = {"affine": self.affine, "parameterisation": self.parameterisation}
+        x = Stem(self.channels, name="stem", **options)(x)
+        for stage in range(STAGES):
+            features = self.channels * 2**stage
+            if stage > 0:
+                x = ResidualReduction(features, name=f"reduction_{stage}", **options)(x)
+            for i in range(self.cells):
+                cell = Cell(features, self.choices, self.discrete, name=f"stage_{stage}_cell_{i}", **options)
+                x = cell(x, None if weights is None else weights["cell"])
+        x = nn.relu(BatchNorm(self.affine, name="norm")(x)).mean(axis=(1, 2))
+        return Dense(self.classes, self.parameterisation, name="head")(x)
