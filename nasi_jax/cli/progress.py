@@ -16,8 +16,8 @@ class Progress:
     """Shows how far a command is, on standard error."""
 
     def __init__(self, label: str, total: int, done: int = 0):
-        self._label, self._total, self._done, self._first = label, total, done, done
-        self._start = self._last = time.monotonic()
+        self._label, self._total, self._done = label, total, done
+        self._first, self._start, self._last = done, 0.0, 0.0
         self._bar = None
         if sys.stderr.isatty():
             self._bar = tqdm.tqdm(total=total, initial=done, desc=label, unit="step", dynamic_ncols=True)
@@ -30,17 +30,17 @@ class Progress:
             self._bar.update(steps)
             return
         now = time.monotonic()
-        if now - self._last < _SECONDS_BETWEEN_LINES and self._done < self._total:
+        if self._start and now - self._last < _SECONDS_BETWEEN_LINES and self._done < self._total:
             return
-        self._last = now
-        rate = (self._done - self._first) / max(now - self._start, 1e-9)
         shown = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
-        left = (self._total - self._done) / rate
-        print(
-            f"{self._label} step {self._done}/{self._total}  {shown}  {rate:.3g} steps/s  {left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+        pace = ""
+        if self._start:
+            rate = (self._done - self._first) / (now - self._start)
+            pace = f"  {rate:.3g} steps/s  {(self._total - self._done) / rate:.0f} s left"
+        else:  # the first steps are not counted, because they compile
+            self._first, self._start = self._done, now
+        self._last = now
+        print(f"{self._label} step {self._done}/{self._total}  {shown}{pace}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:
         return self

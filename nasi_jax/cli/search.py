@@ -58,7 +58,7 @@ class Search:
     space: str = "nasbench201"
     data: str = "gaussian"
     labels: Literal["true", "random"] | None = None
-    image_size: int = 8
+    image_size: int = 16
     classes: int | None = None
     data_dir: pathlib.Path | None = None
     download: bool = False
@@ -188,8 +188,9 @@ def _pack(states: NASIState, seconds: float) -> bytes:
 
 
 def _restore(stored: bytes, like: NASIState) -> tuple[NASIState, float]:
-    record = serialization.msgpack_restore(stored)
-    return serialization.from_state_dict(like, record["states"]), float(record["seconds"])
+    record: Any = serialization.msgpack_restore(stored)
+    states: Any = serialization.from_state_dict(like, record["states"])
+    return states, float(record["seconds"])
 
 
 def _write_result(
@@ -219,7 +220,7 @@ def _write_result(
         "provenance": provenance,
     }
     buffer = io.BytesIO()
-    np.savez(buffer, **alphas)
+    np.savez(buffer, allow_pickle=False, **alphas)
     folder.write("alphas.npz", buffer.getvalue())
 
     text = space.format(genotype)

@@ -63,7 +63,8 @@ class Images:
         """
         index_key, label_key = jax.random.split(key)
         index = jax.random.choice(index_key, self.x.shape[0], (size,), replace=False)
-        images = (self.x[index].astype(jnp.result_type(float)) - self.mean) / self.deviation
+        images = self.x[index].astype(jnp.result_type(float))
+        images = (images - self.mean.reshape(1, 1, 1, -1)) / self.deviation.reshape(1, 1, 1, -1)
         if images.shape[1:] != self.image_shape:
             images = jax.image.resize(images, (size, *self.image_shape), "linear")
         if self.labels == "random":
@@ -139,7 +140,7 @@ def _statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         deviation = np.sqrt(counts @ values**2 - mean**2)
     else:
         finite = np.isfinite(x)
-        mean = np.mean(x, axis=(0, 1, 2), dtype=np.float64, where=finite)
+        mean = np.asarray(np.mean(x, axis=(0, 1, 2), dtype=np.float64, where=finite))
         deviation = np.std(x, axis=(0, 1, 2), dtype=np.float64, where=finite)
     return mean, np.where(deviation > 0, deviation, 1.0)
 

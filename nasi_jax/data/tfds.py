@@ -42,7 +42,7 @@ def from_tfds(
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder(name, data_dir=directory, file_format="array_record")
+        builder: Any = tfds.builder(name, data_dir=directory, file_format="array_record")
         if download:
             builder.download_and_prepare()
         source = builder.as_data_source(split=split)
@@ -53,7 +53,7 @@ def from_tfds(
             f"data: TensorFlow Datasets cannot load {name!r} ({split}) from {where}: {reason}. "
             "Pass the directory of a prepared set, or allow the download."
         ) from error
-    features: Any = builder.info.features  # a mapping of features, whatever its annotation says
+    features = builder.info.features
     if features is None or not {"image", "label"} <= set(features):
         raise ValueError(f"data: expected features 'image' and 'label' in {name!r}, got {sorted(features or ())}")
     shape = features["image"].shape

@@ -34,7 +34,12 @@ class BatchNorm(nn.Module):
         if not self.affine:
             return x
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], x.dtype)
-        return x * scale + self.param("bias", nn.initializers.zeros, x.shape[-1:], x.dtype)
+        return shift_scale(x, scale, self.param("bias", nn.initializers.zeros, x.shape[-1:], x.dtype))
+
+
+def shift_scale(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """Multiplies each channel by its scale, then adds its bias; `x` is (batch, height, width, channels)."""
+    return x * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
 
 
 def normalise(x: jax.Array) -> jax.Array:
@@ -105,7 +110,7 @@ def relu_conv_norm(x: jax.Array, branches: Sequence[ConvNormWeights], strides: i
         ends = list(itertools.accumulate(kernel.shape[-1] for kernel in kernels))
         for i, part in zip(group, jnp.split(joint, ends[:-1], axis=-1), strict=True):
             scale, bias = branches[i].scale, branches[i].bias
-            outputs[i] = part if scale is None or bias is None else part * scale + bias
+            outputs[i] = part if scale is None or bias is None else shift_scale(part, scale, bias)
     return [outputs[i] for i in range(len(branches))]
 
 
@@ -125,7 +130,7 @@ def average_pool(x: jax.Array, window: int = 3, strides: int = 1) -> jax.Array:
     total = jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, window, window, 1), (1, strides, strides, 1), padding)
     rows, columns = (_window_counts(size, window, strides, pad) for size in x.shape[1:3])
     # counted with NumPy: XLA would fold the same count of a constant image at compile time, for minutes
-    return total / np.asarray(rows[:, None, None] * columns[:, None], x.dtype)
+    return total / np.asarray(rows.reshape(1, -1, 1, 1) * columns.reshape(1, 1, -1, 1), x.dtype)
 
 
 def _window_counts(size: int, window: int, strides: int, pad: int) -> np.ndarray:

@@ -105,4 +105,5 @@ class Dense(nn.Module):
         """Maps (batch, channels) to (batch, features)."""
         shape = (x.shape[-1], self.features)
         kernel = weight(self, shape, x.dtype, gain=LINEAR_GAIN, parameterisation=self.parameterisation)
-        return x @ kernel + self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
+        return x @ kernel + bias.reshape(1, -1)

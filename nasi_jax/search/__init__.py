@@ -4,7 +4,6 @@ from nasi_jax.search.loop import NonFiniteTraceError, SearchResult, check, init_
 from nasi_jax.search.nasi import (
     PRESETS,
     Estimator,
-    Initialisation,
     NASIConfig,
     NASIInfo,
     NASIState,
@@ -21,7 +20,6 @@ __all__ = [
     "OBJECTIVES",
     "PRESETS",
     "Estimator",
-    "Initialisation",
     "Measurement",
     "NASIConfig",
     "NASIInfo",

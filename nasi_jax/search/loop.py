@@ -134,13 +134,10 @@ def iterate(
     if states is None:
         states = init_states(len(keys), space, config)
     scan = jax.default_backend() != "cpu" if scan is None else scan
-    params = None
-    if config.initialisation == "once":
-        draw = jax.jit(
-            lambda key, source: nasi.init_params(space, config, source, jax.random.fold_in(key, config.steps))
-        )
-        drawn = [draw(key, source) for key in keys]
-        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn) if scan else drawn
+    draw = jax.jit(lambda key, source: nasi.init_params(space, config, source, jax.random.fold_in(key, config.steps)))
+    params = [draw(key, source) for key in keys]
+    if scan:
+        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
     done = int(states.step[0])
     chunk = next(n for n in range(_LONGEST_CHUNK, 0, -1) if config.steps % n == 0) if scan else 1
     advance = functools.partial(_advance_scan, length=chunk) if scan else _advance_host
@@ -161,7 +158,7 @@ def _advance_host(
             config,
             source,
             jax.tree.map(lambda leaf, i=i: leaf[i], states),
-            None if params is None else params[i],
+            params[i],
             keys[i],
         )
         for i in range(len(keys))
@@ -198,7 +195,7 @@ def _advance_scan(
 
         return jax.lax.scan(body, state, length=length)
 
-    return jax.vmap(one_search, in_axes=(0, None if params is None else 0, 0))(states, params, keys)
+    return jax.vmap(one_search)(states, params, keys)
 
 
 def _check_finite(infos: NASIInfo, done: int) -> None:

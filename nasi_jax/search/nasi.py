@@ -26,12 +26,9 @@ the architectures. ``"score-function"``: discrete architectures A ~ p_alpha weig
 p_alpha(A) (Williams, 1992), which is unbiased and needs no second derivative. The baseline is the mean of R before.
 """
 
-Initialisation = Literal["once", "every-step"]
-"""Whether theta_0 is drawn once, as in the paper, or anew at each step, which averages over initialisations."""
-
 Optimizer = Literal["nasi", "adam", "sgd"]
-"""How the logits move: by NASI's closed-form step, equation 18, with every gradient taken at alpha_0, or by an
-optimiser that takes each gradient at the current logits."""
+"""How the logits move: by NASI's closed-form step, with every gradient taken where the logits stood when the round
+began, or by an optimiser that takes each gradient at the current logits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +36,11 @@ class NASIConfig:
     """Settings of a search. The defaults are those that served best on NAS-Bench-201; see experiments/README.md.
 
     Attributes:
-        steps: T, the number of search steps.
+        steps: T, the number of search steps, of all rounds together.
+        rounds: closed-form steps, one after the other. One is Algorithm 1: the expected objective is linearised at
+            alpha_0 = 0 and the result is equation 18. With more, each round linearises it anew at the logits that
+            the round before it reached and takes the full step of equation 17, of length `radius`, so that operations
+            are judged in the company of those that the other edges are likely to keep.
         batch: b, inputs in the batch of a step.
         objective: what is maximised; see `nasi_jax.search.Objective`.
         estimator: how its gradient is estimated; see `nasi_jax.search.Estimator`.
@@ -51,7 +52,6 @@ class NASIConfig:
         radius: xi, the radius of the ball of the closed-form step.
         optimizer: how the logits move; see `nasi_jax.search.Optimizer`.
         learning_rate: of adam and sgd.
-        initialisation: whether theta_0 is drawn once or at every step.
         parameterisation: how weights are stored, which decides how layers share the trace.
         channels: channels of the one-shot network's first stage.
         cells: size of the one-shot network in cells, as the space counts them.
@@ -60,7 +60,8 @@ class NASIConfig:
         ValueError: a setting is out of range.
     """
 
-    steps: int = 1000
+    steps: int = 800
+    rounds: int = 4
     batch: int = 32
     objective: Objective = "participation-ratio"
     estimator: Estimator = "score-function"
@@ -68,20 +69,21 @@ class NASIConfig:
     nu: float = 100.0
     adaptive: bool = False
     temperature: float = 1.0
-    radius: float = 1.0
+    radius: float = 3.0
     optimizer: Optimizer = "nasi"
     learning_rate: float = 0.1
-    initialisation: Initialisation = "every-step"
     parameterisation: Parameterisation = "ntk"
     channels: int = 8
-    cells: int = 3
+    cells: int = 5
 
     def __post_init__(self) -> None:
         """Checks every setting."""
-        for name in ("steps", "batch", "channels", "cells"):
+        for name in ("steps", "rounds", "batch", "channels", "cells"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+        if self.rounds > self.steps:
+            raise ValueError(f"rounds: expected at most the {self.steps} steps, got {self.rounds}")
         for name in ("mu", "nu"):
             value = getattr(self, name)
             if not value >= 0:
@@ -94,7 +96,6 @@ class NASIConfig:
             "objective": OBJECTIVES,
             "estimator": get_args(Estimator),
             "optimizer": get_args(Optimizer),
-            "initialisation": get_args(Initialisation),
             "parameterisation": PARAMETERISATIONS,
         }
         for name, allowed in choices.items():
@@ -106,25 +107,27 @@ PRESETS = {
     "default": NASIConfig(),
     "nasi-fix": NASIConfig(
         steps=100,
+        rounds=1,
+        radius=1.0,
         batch=64,
         objective="one-batch",
         estimator="soft",
         mu=2.0,
         nu=100.0,
-        initialisation="once",
         parameterisation="standard",
         channels=16,
         cells=1,
     ),
     "nasi-ada": NASIConfig(
         steps=100,
+        rounds=1,
+        radius=1.0,
         batch=64,
         objective="one-batch",
         estimator="soft",
         mu=2.0,
         nu=500.0,
         adaptive=True,
-        initialisation="once",
         parameterisation="standard",
         channels=16,
         cells=1,
@@ -139,15 +142,17 @@ class NASIState(struct.PyTreeNode):
     Attributes:
         step: number of steps done, int32.
         alphas: logits so far.
+        origin: logits at which the round's gradients are taken.
         optimizer: state of the optax transformation.
         mu: weight of the penalty.
         nu: constraint, or its initial value.
         trace_sum: sum of the trace norms of all steps done.
-        objective_sum: sum of the penalised objective over all steps done.
+        objective_sum: sum of the penalised objective over the steps of this round.
     """
 
     step: jax.Array
     alphas: Alphas
+    origin: Alphas
     optimizer: optax.OptState
     mu: jax.Array
     nu: jax.Array
@@ -195,6 +200,7 @@ def init(
     return NASIState(
         step=jnp.zeros((), jnp.int32),
         alphas=alphas,
+        origin=alphas,
         optimizer=_transformation(config).init(alphas),
         mu=jnp.asarray(config.mu if mu is None else mu, dtype),
         nu=jnp.asarray(config.nu if nu is None else nu, dtype),
@@ -215,8 +221,9 @@ def init_params(space: SearchSpace, config: NASIConfig, source: Source, key: jax
     Returns:
         Parameters in JAX's default float type.
     """
-    # batch statistics of two images make every layer well defined; parameters do not depend on the batch
-    x = jnp.zeros((2, *source.image_shape), jnp.result_type(float))
+    # hundreds of draws by the default generator would take longer to compile than the search step
+    key = jax.random.key(jax.random.bits(key), impl="unsafe_rbg")
+    x = jnp.zeros((1, *source.image_shape), jnp.result_type(float))
     return one_shot(space, config, source).init(key, x, space.alphas())["params"]
 
 
@@ -245,15 +252,15 @@ def step(
 ) -> tuple[NASIState, NASIInfo]:
     """Takes one search step; pure, for `jit`, `vmap` and `scan`.
 
-    With the closed-form update every gradient is taken at alpha_0 = 0, so that under a `vmap` over the state alone
-    (many settings of mu and nu) the network is still evaluated once.
+    In a single round every gradient is taken at alpha_0 = 0, so that under a `vmap` over the state alone (many
+    settings of mu and nu) the network is still evaluated once.
 
     Args:
         space: the search space; static.
         config: settings; static.
         source: where the batch comes from.
         state: state before the step.
-        params: theta_0, or None to draw it from `key`.
+        params: theta_0, as `init_params` draws it.
         key: typed random key of this step.
 
     Returns:
@@ -262,18 +269,18 @@ def step(
     References:
         NASI, Algorithm 1 and equations 13 to 18.
     """
-    batch_key, sample_key, probe_key, params_key = jax.random.split(key, 4)
+    batch_key, sample_key, probe_key = jax.random.split(key, 3)
     batch = Batch(*source.batch(batch_key, config.batch), probe_key)
-    if params is None:
-        params = init_params(space, config, source, params_key)
     module = one_shot(space, config, source)
 
     def network(p: Any, weights: Weights, x: jax.Array) -> jax.Array:
         return module.apply({"params": p}, x, weights)  # type: ignore[return-value]
 
-    point = space.alphas() if config.optimizer == "nasi" else state.alphas
-    count = state.step.astype(state.nu.dtype)
-    nu = (state.nu + state.trace_sum) / (1 + count) if config.adaptive else state.nu
+    point = state.origin if config.optimizer == "nasi" else state.alphas
+    if config.optimizer == "nasi" and config.rounds == 1:
+        point = space.alphas()
+    nu = (state.nu + state.trace_sum) / (1 + state.step) if config.adaptive else state.nu
+    count = state.step % _round_length(config)
     with jax.default_matmul_precision("highest"):
         if config.estimator == "score-function":
             weights, score = _sample_discrete(sample_key, point)
@@ -296,7 +303,28 @@ def step(
         trace_sum=state.trace_sum + measured.trace,
         objective_sum=state.objective_sum + measured.value - penalty,
     )
+    if config.rounds > 1:
+        ends = (state.step % _round_length(config) == 0) | (state.step == config.steps)
+        state = jax.tree.map(lambda new, old: jnp.where(ends, new, old), _end_round(config, state), state)
     return state, NASIInfo(measured.value, measured.trace, penalty, nu, optax.tree.norm(gradient))
+
+
+def _round_length(config: NASIConfig) -> int:
+    return -(-config.steps // config.rounds)
+
+
+def _end_round(config: NASIConfig, state: NASIState) -> NASIState:
+    """Takes the round's step at its full length, equation 17, and begins the next round there."""
+    alphas, optimizer = state.alphas, state.optimizer
+    if config.optimizer == "nasi":
+        change = optax.tree.sub(state.alphas, state.origin)
+        norm = optax.tree.norm(change)
+        scale = jnp.where(norm > 0, config.radius / jnp.where(norm > 0, norm, 1), 0)
+        alphas = optax.tree.add_scale(state.origin, scale, change)
+        optimizer = _transformation(config).init(alphas)
+    return state.replace(
+        alphas=alphas, origin=alphas, optimizer=optimizer, objective_sum=jnp.zeros_like(state.objective_sum)
+    )
 
 
 def _penalty(measured: Measurement, mu: jax.Array, nu: jax.Array) -> jax.Array:
@@ -306,7 +334,7 @@ def _penalty(measured: Measurement, mu: jax.Array, nu: jax.Array) -> jax.Array:
 
 def _transformation(config: NASIConfig) -> optax.GradientTransformation:
     if config.optimizer == "nasi":
-        return normalised_expected_gradient(config.steps, config.radius)
+        return normalised_expected_gradient(_round_length(config), config.radius)
     return (optax.adam if config.optimizer == "adam" else optax.sgd)(config.learning_rate)
 
 

@@ -1,0 +1,60 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_space import ToySpace
+
+from nasi_jax import search, spaces
+from nasi_jax.search.objectives import Batch
+
+SLOW = pytest.param((spaces.get("nasbench201"), "ntk"), marks=pytest.mark.slow, id="nasbench201-ntk")
+SLOW_STANDARD = pytest.param((spaces.get("nasbench201"), "standard"), marks=pytest.mark.slow, id="nasbench201")
+
+
+@pytest.fixture(scope="module", params=[pytest.param((ToySpace(), "standard"), id="toy"), SLOW, SLOW_STANDARD])
+def case(request):
+    space, parameterisation = request.param
+    with jax.enable_x64(True):
+        module = space.one_shot(channels=2, cells=1, classes=3, parameterisation=parameterisation)
+        keys = jax.random.split(jax.random.key(0), 4)
+        x = jax.random.normal(keys[0], (4, 8, 8, 3), jnp.float64)
+        weights = {"cell": jax.nn.softmax(jax.random.normal(keys[1], (6, 5), jnp.float64))}
+        params = jax.jit(module.init)(keys[2], x, weights)["params"]
+
+        def network(p, w, x):
+            return module.apply({"params": p}, x, w)
+
+        yield network, params, weights, Batch(x, jnp.array([0, 2, 1, 1]), keys[3])
+
+
+@pytest.mark.parametrize("objective", search.OBJECTIVES)
+def test_forward_over_reverse_equals_reverse_over_reverse(case, objective):
+    network, params, weights, batch = case
+    with jax.enable_x64(True):
+
+        def value(w):
+            return search.measure(objective, network, params, w, batch)
+
+        expected = jax.jit(jax.jacrev(value))(weights)
+        measured, gradient = jax.jit(lambda w: search.measure_with_gradient(objective, network, params, w, batch))(
+            weights
+        )
+        for got, want in zip(measured, jax.jit(value)(weights), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-10)
+        for field in search.Measurement._fields:
+            want = getattr(expected, field)["cell"]
+            scale = np.abs(want).max()
+            np.testing.assert_allclose(getattr(gradient, field)["cell"] / scale, want / scale, atol=1e-9)
+
+
+def test_one_batch_gradient_by_finite_differences(case):
+    network, params, weights, batch = case
+    with jax.enable_x64(True):
+        value = jax.jit(lambda w: search.measure("one-batch", network, params, w, batch).value)
+        _, gradient = search.measure_with_gradient("one-batch", network, params, weights, batch)
+        step = 1e-5
+        for row, column in ((0, 3), (3, 1), (5, 4), (2, 0)):
+            above = {"cell": weights["cell"].at[row, column].add(step)}
+            below = {"cell": weights["cell"].at[row, column].add(-step)}
+            slope = (value(above) - value(below)) / (2 * step)
+            np.testing.assert_allclose(gradient.value["cell"][row, column], slope, rtol=1e-4, atol=1e-6)

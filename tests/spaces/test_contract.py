@@ -1,0 +1,196 @@
+"""What every search space promises, for every space that is registered."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nasi_jax import spaces
+
+SEEDS = st.integers(0, 2**31 - 1)
+SIZE = {"channels": 4, "cells": 1, "classes": 3}
+
+
+@pytest.fixture(params=sorted(spaces.SPACES), scope="module")
+def space(request):
+    return spaces.get(request.param)
+
+
+def draw(space, seed):
+    return space.sample(jax.random.key(seed))
+
+
+def many(space, count=4000):
+    return jax.jit(jax.vmap(space.sample))(jax.random.split(jax.random.key(0), count))
+
+
+def choices(space, genotypes):
+    """One-hot weights of stacked genotypes, all rows of all kinds of cell: (genotypes, rows, operations)."""
+    weights = jax.vmap(space.encode)(genotypes)
+    return np.concatenate([np.asarray(weights[name]) for name in sorted(weights)], axis=1)
+
+
+def test_alphas_are_zero_and_shaped_like_the_names(space):
+    alphas = space.alphas()
+    assert {name: (len(edges), len(space.operations)) for name, edges in space.edges.items()} == {
+        name: values.shape for name, values in alphas.items()
+    }
+    assert all((values == 0).all() for values in alphas.values())
+
+
+def test_spaces_are_hashable_and_equal_by_value(space):
+    assert space == type(space)()
+    assert hash(space) == hash(type(space)())
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=SEEDS)
+def test_text_round_trip(space, seed):
+    genotype = draw(space, seed)
+    text = space.format(genotype)
+    assert space.parse(text) == genotype
+    assert space.format(space.parse(text)) == text
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=SEEDS)
+def test_one_hot_round_trip(space, seed):
+    genotype = draw(space, seed)
+    weights = space.encode(genotype)
+    assert jax.tree.structure(weights) == jax.tree.structure(space.alphas())
+    for values in weights.values():
+        assert set(np.unique(values)) <= {0.0, 1.0}
+        assert (values.sum(axis=-1) == 1).all()
+    assert space.decode(weights) == genotype
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=SEEDS)
+def test_json_round_trip(space, seed):
+    genotype = draw(space, seed)
+    record = json.loads(json.dumps(spaces.to_json(space, genotype)))
+    assert spaces.from_json(space, record) == genotype
+
+
+def test_json_refuses_what_contradicts_itself(space):
+    record = spaces.to_json(space, draw(space, 0))
+    other = next(g for g in (draw(space, i) for i in range(1, 20)) if g != draw(space, 0))
+    with pytest.raises(ValueError, match="do not say"):
+        spaces.from_json(space, record | {"genotype": space.format(other)})
+    with pytest.raises(ValueError, match="space"):
+        spaces.from_json(space, record | {"space": "elsewhere"})
+    with pytest.raises(ValueError, match="lacks"):
+        spaces.from_json(space, {"space": space.name})
+    with pytest.raises(ValueError, match="lacks"):
+        spaces.from_json(space, [])
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=SEEDS)
+def test_mutation_changes_exactly_one_choice(space, seed):
+    genotype = draw(space, seed)
+    mutant = space.mutate(jax.random.key(seed + 1), genotype)
+    before, after = space.encode(genotype), space.encode(mutant)
+    changed = sum(int((before[name] != after[name]).any(axis=-1).sum()) for name in before)
+    assert changed == 1
+    assert space.parse(space.format(mutant)) == mutant
+
+
+def test_sampling_is_uniform_over_operations(space):
+    drawn = choices(space, many(space))
+    frequency = drawn.mean(axis=0)
+    expected = 1 / len(space.operations)
+    deviation = np.sqrt(expected * (1 - expected) / len(drawn))
+    assert np.abs(frequency - expected).max() < 5 * deviation
+
+
+def test_mutation_is_uniform_over_edges_and_other_operations(space):
+    genotype = draw(space, 0)
+    keys = jax.random.split(jax.random.key(1), 6000)
+    mutants = jax.jit(jax.vmap(space.mutate, in_axes=(0, None)))(keys, genotype)
+    before = choices(space, jax.tree.map(lambda leaf: leaf[None], genotype))[0]
+    counts = (choices(space, mutants) * (1 - before)).sum(axis=0)
+    reached = counts[before == 0]
+    expected = len(keys) / len(reached)
+    assert np.abs(reached - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_jit_and_vmap_agree_with_eager(space):
+    keys = jax.random.split(jax.random.key(2), 8)
+    stacked = jax.jit(jax.vmap(space.sample))(keys)
+    for i, key in enumerate(keys):
+        assert jax.tree.map(lambda leaf, i=i: leaf[i], stacked) == space.sample(key)
+    decoded = jax.jit(jax.vmap(lambda g: space.decode(space.encode(g))))(stacked)
+    assert decoded == stacked
+
+
+def test_genotypes_compare_and_hash_by_value(space):
+    first, second = draw(space, 0), draw(space, 0)
+    assert first == second
+    assert hash(first) == hash(second)
+    assert len({space.format(draw(space, i)) for i in range(50)}) == len({draw(space, i) for i in range(50)})
+    assert first != "text"
+
+
+def test_graph_names_every_edge_once(space):
+    graph = space.graph(draw(space, 3))
+    assert set(graph) == set(space.edges)
+    for edges in graph.values():
+        assert len({(edge.source, edge.target) for edge in edges}) == len(edges)
+        assert {edge.operation for edge in edges} <= set(space.operations)
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "|", "|none~0|", "\n", "Genotype()"])
+def test_malformed_text_is_refused(space, text):
+    with pytest.raises(ValueError, match="expected"):
+        space.parse(text)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_one_shot_at_one_hot_weights_is_the_derived_network(space, seed, affine, x64):
+    genotype = draw(space, seed)
+    one_shot = space.one_shot(**SIZE, affine=affine)
+    network = space.network(genotype, **SIZE, affine=affine)
+    x = jax.random.normal(jax.random.key(seed), (3, 8, 8, 3), jnp.float64)
+    weights = jax.tree.map(lambda w: w.astype(jnp.float64), space.encode(genotype))
+    parameters = jax.jit(one_shot.init)(jax.random.key(seed), x, weights)["params"]
+    like = jax.eval_shape(network.init, jax.random.key(0), x)["params"]
+    expected = jax.jit(network.apply)({"params": spaces.restrict(parameters, like)}, x)
+    for discrete in (False, True):
+        module = space.one_shot(**SIZE, affine=affine, discrete=discrete)
+        logits = jax.jit(module.apply)({"params": parameters}, x, weights)
+        np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_derived_parameters_are_drawn_like_the_one_shot_ones(space):
+    """Same names and shapes, hence the same draws: a derived network is a part of the one-shot network."""
+    genotype = draw(space, 4)
+    x = jnp.zeros((2, 8, 8, 3))
+    network = space.network(genotype, **SIZE, affine=False)
+    one_shot = space.one_shot(**SIZE)
+    derived = jax.jit(network.init)(jax.random.key(0), x)["params"]
+    whole = jax.jit(one_shot.init)(jax.random.key(0), x, space.encode(genotype))["params"]
+    for a, b in zip(jax.tree.leaves(derived), jax.tree.leaves(spaces.restrict(whole, derived)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_unknown_space_is_refused():
+    with pytest.raises(ValueError, match="expected one of"):
+        spaces.get("nasbench102")
+
+
+@pytest.mark.parametrize("bad", [{"channels": 0}, {"cells": -1}, {"classes": 0}, {"parameterisation": "mup"}])
+def test_bad_sizes_are_refused(space, bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        space.one_shot(**bad)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8), (2, 6, 8, 3), (0, 8, 8, 3)])
+def test_bad_images_are_refused(space, shape):
+    with pytest.raises(ValueError, match="x: expected images"):
+        jax.eval_shape(space.network(draw(space, 0)).init, jax.random.key(0), jnp.zeros(shape))

@@ -1,0 +1,142 @@
+import csv
+import gzip
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from nasi_jax import spaces
+from nasi_jax.spaces.nasbench201 import EDGES, OPERATIONS, Cell
+
+SPACE = spaces.NASBench201()
+ALL_CONVOLUTIONS = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+
+
+def parameter_count(text, **size):
+    network = SPACE.network(SPACE.parse(text), **size)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((2, 32, 32, 3)))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def test_the_benchmarks_order_of_operations_and_edges():
+    genotype = SPACE.parse("|none~0|+|skip_connect~0|nor_conv_1x1~1|+|nor_conv_3x3~0|avg_pool_3x3~1|none~2|")
+    assert genotype.operations.tolist() == [0, 1, 2, 3, 4, 0]
+    assert EDGES == ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("|none~0|+|none~0|none~1|", "3 nodes"),
+        ("|none~0|+|none~0|none~1|+|none~0|none~1|", "node 3"),
+        ("none~0+|none~0|none~1|+|none~0|none~1|none~2|", "node 1"),
+        ("|none~1|+|none~0|none~1|+|none~0|none~1|none~2|", "operation~0"),
+        ("|conv~0|+|none~0|none~1|+|none~0|none~1|none~2|", "'conv'"),
+        ("|none|+|none~0|none~1|+|none~0|none~1|none~2|", "operation~0"),
+    ],
+)
+def test_malformed_arch_strings_say_where(text, message):
+    with pytest.raises(ValueError, match=message):
+        SPACE.parse(text)
+
+
+def test_parameter_counts_of_all_cells_equal_the_published_ones(benchmark_table):
+    """Counted on one cell for each number of operations of each kind, and by the resulting formula on all 15,625."""
+    base = parameter_count("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")
+    per_edge = {
+        operation: parameter_count(f"|{operation}~0|+|none~0|none~1|+|none~0|none~1|none~2|") - base
+        for operation in OPERATIONS
+    }
+    with gzip.open(benchmark_table, "rt") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 15_625
+    counted = np.array([
+        base + sum(per_edge[OPERATIONS[i]] for i in SPACE.parse(row["arch"]).operations.tolist()) for row in rows
+    ])
+    published = np.array([float(row["params_m"]) for row in rows])
+    np.testing.assert_array_equal(np.round(counted / 1e6, 6), published)
+    for row in rows[:: len(rows) // 5]:
+        assert parameter_count(row["arch"]) / 1e6 == float(row["params_m"])
+
+
+def reference_cell(x, text, parameters):
+    """The cell edge by edge with Flax's own layers."""
+
+    def norm(y):
+        layer = nn.BatchNorm(use_running_average=False, epsilon=1e-5, use_bias=False, use_scale=False)
+        return layer.init_with_output(jax.random.key(0), y)[0]
+
+    def operation(name, y, key):
+        if name == "none":
+            return jnp.zeros_like(y)
+        if name == "skip_connect":
+            return y
+        if name == "avg_pool_3x3":
+            return nn.avg_pool(y, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=False)
+        window = 3 if name == "nor_conv_3x3" else 1
+        layer = nn.Conv(y.shape[-1], (window, window), padding=window // 2, use_bias=False)
+        return norm(layer.apply({"params": {"kernel": parameters[key]["kernel"]}}, nn.relu(y)))
+
+    names = [OPERATIONS[i] for i in SPACE.parse(text).operations.tolist()]
+    nodes = [x]
+    for target in (1, 2, 3):
+        total = jnp.zeros_like(x)
+        for (source, end), name in zip(EDGES, names, strict=True):
+            if end == target:
+                total = total + operation(name, nodes[source], f"edge_{source}_{end}_{name}")
+        nodes.append(total)
+    return nodes[3]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ALL_CONVOLUTIONS,
+        "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_3x3~0|avg_pool_3x3~1|skip_connect~2|",
+        "|none~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|",
+        "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|",
+    ],
+)
+def test_a_cell_computes_what_the_benchmark_defines(text, x64):
+    choices = tuple(SPACE.parse(text).operations.tolist())
+    cell = Cell(5, choices, affine=False)
+    x = jax.random.normal(jax.random.key(1), (4, 8, 6, 5), jnp.float64)
+    parameters = cell.init(jax.random.key(0), x).get("params", {})
+    got = cell.apply({"params": parameters}, x)
+    np.testing.assert_allclose(got, reference_cell(x, text, parameters), rtol=1e-9, atol=1e-9)
+
+
+def test_one_shot_mixes_operations_by_their_weights(x64):
+    """A soft mixture is the weighted sum of the operations, edge by edge."""
+    cell = Cell(3, None, affine=False)
+    x = jax.random.normal(jax.random.key(1), (4, 4, 4, 3), jnp.float64)
+    weights = jnp.zeros((6, 5), jnp.float64).at[3].set(jnp.array([0.1, 0.2, 0.3, 0.15, 0.25]))
+    parameters = cell.init(jax.random.key(0), x, weights)["params"]
+    expected = sum(
+        weight * reference_cell(x, f"|none~0|+|none~0|none~1|+|{name}~0|none~1|none~2|", parameters)
+        for weight, name in zip(weights[3].tolist(), OPERATIONS, strict=True)
+    )
+    np.testing.assert_allclose(cell.apply({"params": parameters}, x, weights), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("size", "image"), [({"channels": 6, "cells": 2, "classes": 7}, (12, 8)), ({}, (32, 32))])
+def test_any_size(size, image):
+    network = SPACE.network(SPACE.parse(ALL_CONVOLUTIONS), **size)
+    x = jnp.zeros((2, *image, 3))
+    logits, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    assert logits.shape == (2, size.get("classes", 10))
+
+
+def test_parameterisations_are_the_same_function_at_initialisation(x64):
+    text = "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"
+    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3), jnp.float64)
+    networks = {
+        p: SPACE.network(SPACE.parse(text), channels=4, cells=1, parameterisation=p) for p in ("standard", "ntk")
+    }
+    parameters = {p: jax.jit(network.init)(jax.random.key(2), x)["params"] for p, network in networks.items()}
+    logits = {p: networks[p].apply({"params": parameters[p]}, x) for p in networks}
+    np.testing.assert_allclose(logits["standard"], logits["ntk"], rtol=1e-9)
+    kernel = parameters["ntk"]["stage_1_cell_0"]["edge_0_1_nor_conv_3x3"]["kernel"]
+    assert 0.85 < float(jnp.std(kernel)) < 1.15
