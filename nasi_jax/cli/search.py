@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from nasi_jax import data, report, search, spaces
 from nasi_jax.cli.progress import Progress
-from nasi_jax.cli.runs import RunFolder
+from nasi_jax.cli.runs import RunFolder, RunFolderError
 from nasi_jax.search import PRESETS, NASIConfig, NASIState
 
 RESULT = "genotype.json"
@@ -104,7 +104,12 @@ class Search:
         states, seconds = search.init_states(self.seeds, space, self.config), 0.0
         stored = folder.checkpoint()
         if stored is not None:
-            states, seconds = _restore(stored, states)
+            try:
+                states, seconds = _restore(stored, states)
+            except Exception as error:  # msgpack and flax raise many types on damaged bytes
+                raise RunFolderError(
+                    f"out: cannot read the checkpoint in {str(self.out)!r}; pass --overwrite to start the run anew"
+                ) from error
         rows = folder.history(before=int(states.step[0]))
         start = time.monotonic() - seconds
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
@@ -62,7 +62,9 @@ def save_cell(path: pathlib.Path, graph: dict[str, list[Edge]], operations: tupl
     if path.suffix[1:] not in formats:
         raise ValueError(f"out: expected a file ending in one of {formats}, got {str(path)!r}")
     try:
-        figure.savefig(path, dpi=150)
+        # text stays text in vector formats, and files of one genotype are equal
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "nasi_jax"}):
+            figure.savefig(path, dpi=150)
     except OSError as error:
         raise ValueError(f"out: cannot write {str(path)!r}: {error.strerror or error}") from error
 

@@ -22,7 +22,11 @@ def test_load_sets_size_and_classes():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"image_size": -1}, "image_shape"), ({"classes": -3}, "classes"), ({"labels": "true"}, "labels: expected 'random'")],
+    [
+        ({"image_size": -1}, "image_shape"),
+        ({"classes": -3}, "classes"),
+        ({"labels": "true"}, "labels: expected 'random'"),
+    ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

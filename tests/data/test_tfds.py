@@ -16,7 +16,7 @@ import numpy as np, tensorflow_datasets as tfds
 class Tiny(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     def _info(self):
-        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(
             dict(image=tfds.features.Image(shape=(8, 8, 3)), label=tfds.features.ClassLabel(num_classes=5))))
     def _split_generators(self, dl_manager):
         return dict(train=self._generate_examples())

@@ -8,8 +8,7 @@ from nasi_jax import tabular
 
 
 def write(path, header, *rows):
-    opened = gzip.open(path, "wt", newline="") if path.suffix == ".gz" else path.open("w", newline="")
-    with opened as file:
+    with gzip.open(path, "wt", newline="") if path.suffix == ".gz" else path.open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
     return path
 
@@ -25,17 +24,17 @@ def test_lookup_follows_the_order_asked_for(tmp_path, name):
 
 def test_errors_say_what_and_where(tmp_path):
     path = write(tmp_path / "t.csv", ["arch", "top1"], ["|a|", "90"], ["|a|", "91"])
-    with pytest.raises(ValueError, match="line 3 .* repeats"):
+    with pytest.raises(ValueError, match=r"line 3 .* repeats"):
         tabular.Table.read(path, ["top1"])
     with pytest.raises(ValueError, match=r"expected columns \['top5'\]"):
         tabular.Table.read(path, ["top1", "top5"])
     write(path, ["arch", "top1"], ["|a|", "90"], ["|b|", "n/a"])
-    with pytest.raises(ValueError, match="line 3 .* expected a number in 'top1'"):
+    with pytest.raises(ValueError, match=r"line 3 .* expected a number in 'top1'"):
         tabular.Table.read(path, ["top1"])
     with pytest.raises(FileNotFoundError, match="there is none"):
         tabular.Table.read(tmp_path / "absent.csv", ["top1"])
     write(path, ["arch", "top1"], ["|a|", "90"])
-    with pytest.raises(ValueError, match="it has no '|z|'"):
+    with pytest.raises(ValueError, match=r"it has no '\|z\|'"):
         tabular.Table.read(path, ["top1"]).lookup(["|z|"])
 
 

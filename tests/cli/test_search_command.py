@@ -1,0 +1,234 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from nasi_jax import cli, search, spaces
+
+TINY = ["--steps", "6", "--rounds", "2", "--batch", "4", "--channels", "2", "--cells", "1", "--image-size", "8"]
+FILES = {
+    "alphas.npz",
+    "alphas.png",
+    "cell.png",
+    "config.json",
+    "genotype.json",
+    "histogram.png",
+    "history.jsonl",
+    "history.png",
+    "report.html",
+}
+
+
+def run(*arguments):
+    return cli.main(["search", *TINY, *map(str, arguments)])
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def interrupted_after(monkeypatch, chunks):
+    whole = search.iterate
+
+    def iterate(*arguments):
+        for i, chunk in enumerate(whole(*arguments)):
+            if i == chunks:
+                raise KeyboardInterrupt
+            yield chunk
+
+    monkeypatch.setattr(search, "iterate", iterate)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "deep" / "run"
+    assert run("--out", folder, "--seeds", 2) == 0
+    return folder
+
+
+def test_a_run_leaves_everything_that_it_promises(finished):
+    assert {path.name for path in finished.iterdir()} == FILES
+    record = json.loads((finished / "genotype.json").read_text())
+    space = spaces.get(record["space"])
+    assert space.format(spaces.from_json(space, record)) == record["genotype"]
+    assert [entry["seed"] for entry in record["searches"]] == [0, 1]
+    assert set(record["provenance"]) == {"versions", "device", "precision", "seconds"}
+    assert record["settings"]["search"]["steps"] == 6
+    assert [(row["step"], row["seed"]) for row in rows(finished)] == [(t, s) for t in range(6) for s in (0, 1)]
+    assert set(rows(finished)[0]) == {"seed", "step", "objective", "trace", "penalty", "nu", "gradient_norm"}
+
+
+def test_the_genotype_is_that_of_the_mean_logits(finished):
+    with np.load(finished / "alphas.npz") as file:
+        alphas = file["cell"]
+    space = spaces.get("nasbench201")
+    record = json.loads((finished / "genotype.json").read_text())
+    assert alphas.shape == (2, 6, 5)
+    assert record["arrays"]["operations"] == alphas.mean(axis=0).argmax(axis=-1).tolist()
+    for values, entry in zip(alphas, record["searches"], strict=True):
+        assert entry["genotype"] == space.format(space.decode({"cell": values}))
+
+
+def test_the_report_stands_alone(finished):
+    page = (finished / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert "http" not in page
+    assert "<link" not in page
+    assert "<script" not in page
+    genotype = json.loads((finished / "genotype.json").read_text())["genotype"]
+    for text in (genotype, "nasi_jax", "temperature", "gaussian"):
+        assert text in page
+    for name in ("cell.png", "alphas.png", "history.png", "histogram.png"):
+        assert (finished / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finished_run_is_not_overwritten_unless_told(finished, capsys):
+    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+    assert run("--out", finished, "--seeds", 2) == 2
+    assert "pass --overwrite" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
+    assert run("--out", finished, "--seeds", 2, "--overwrite") == 0
+    assert (finished / "alphas.npz").read_bytes() == before["alphas.npz"]
+    assert (finished / "history.jsonl").read_bytes() == before["history.jsonl"]
+
+
+@pytest.mark.parametrize("chunks", [0, 1, 4])
+def test_an_interrupted_run_continues_to_the_uninterrupted_result(finished, tmp_path, monkeypatch, capsys, chunks):
+    with monkeypatch.context() as patch:
+        interrupted_after(patch, chunks)
+        assert run("--out", tmp_path / "run", "--seeds", 2) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert len(rows(tmp_path / "run")) == 2 * chunks
+    # as after a crash between two writes: later rows than the checkpoint's, the last cut short
+    with (tmp_path / "run" / "history.jsonl").open("a") as file:
+        file.write(json.dumps({"seed": 0, "step": chunks}) + '\n{"seed": 1, "st')
+    assert run("--out", tmp_path / "run", "--seeds", 2) == 0
+    for name in ("history.jsonl", "alphas.npz"):
+        assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+
+
+def test_a_run_of_another_configuration_is_left_alone(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        interrupted_after(patch, 2)
+        run("--out", tmp_path / "run")
+    before = rows(tmp_path / "run")
+    assert run("--out", tmp_path / "run", "--mu", 1.5, "--seed", 3) == 2
+    message = capsys.readouterr().err
+    assert "another configuration" in message
+    assert "seed: 0 there, 3 now" in message
+    assert rows(tmp_path / "run") == before
+    (tmp_path / "run" / "config.json").write_text('{"seed": 0, "da')
+    assert run("--out", tmp_path / "run") == 2
+    assert "cannot read config.json" in capsys.readouterr().err
+    assert rows(tmp_path / "run") == before
+    assert run("--out", tmp_path / "run", "--overwrite") == 0
+
+
+def test_a_damaged_checkpoint_is_reported_and_kept(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        interrupted_after(patch, 3)
+        run("--out", tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint.msgpack"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:40])
+    before = rows(tmp_path / "run")
+    assert run("--out", tmp_path / "run") == 2
+    assert "cannot read the checkpoint" in capsys.readouterr().err
+    assert rows(tmp_path / "run") == before
+
+
+def test_folders_that_cannot_be_used(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert run("--out", tmp_path / "file") == 2
+    assert "is a file" in capsys.readouterr().err
+    assert run("--out", tmp_path / "file" / "below") == 2
+    assert "cannot write" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("years of work")
+    assert run("--out", tmp_path / "other", "--overwrite") == 2
+    assert "holds other files" in capsys.readouterr().err
+    assert (tmp_path / "other" / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "steps: expected a positive integer, got 0"),
+        (["--mu", "-1"], "mu: expected"),
+        (["--nu", "-0.1"], "nu: expected"),
+        (["--space", "nasbench"], "space: expected one of"),
+        (["--seeds", "0"], "seeds: expected"),
+        (["--seed", "-1"], "seed: expected"),
+        (["--image-size", "-8"], "image_size: expected"),
+        (["--image-size", "10"], "divisible by 4"),
+        (["--labels", "true"], "labels: expected 'random' with Gaussian"),
+        (["--data", "absent.npz"], "there is none at 'absent.npz'"),
+        (["--rounds", "7"], "rounds: expected at most"),
+    ],
+)
+def test_bad_options_are_one_line_and_leave_no_folder(tmp_path, capsys, arguments, message):
+    assert run("--out", tmp_path / "run", *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--no-such-option", "1"], ["--steps", "many"], ["--preset", "best"]])
+def test_malformed_options_exit_with_status_two(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err
+
+
+def test_a_batch_larger_than_the_data(tmp_path, capsys):
+    np.savez(tmp_path / "own.npz", x=np.zeros((3, 8, 8, 3), np.uint8), y=np.arange(3))
+    assert run("--out", tmp_path / "run", "--data", tmp_path / "own.npz") == 2
+    assert "batch: expected 1 to 3, the number of examples, got 4" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_not_a_number_in_the_data_names_the_step_and_keeps_those_before(tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(9, 8, 8, 3)).astype(np.float32)
+    x[4] = np.nan
+    np.savez(tmp_path / "own.npz", x=x, y=np.arange(9) % 3)
+    assert run("--out", tmp_path / "run", "--data", tmp_path / "own.npz", "--seed", 3) == 1
+    message = capsys.readouterr().err
+    kept = len(rows(tmp_path / "run"))
+    assert f"stopped being finite at step {kept} of search 0" in message
+    assert not (tmp_path / "run" / "genotype.json").exists()
+
+
+def test_presets_are_the_papers_and_can_be_overridden():
+    fixed = cli.parse(["search", "--preset", "nasi-fix"]).config
+    assert (fixed.mu, fixed.nu, fixed.adaptive, fixed.estimator, fixed.rounds) == (2.0, 100.0, False, "soft", 1)
+    adaptive = cli.parse(["search", "--preset=nasi-ada", "--steps", "7"]).config
+    assert (adaptive.nu, adaptive.adaptive, adaptive.steps) == (500.0, True, 7)
+    assert cli.parse(["search"]).config == search.NASIConfig()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_real_signal_leaves_a_run_that_can_be_continued(tmp_path, number):
+    many = [*TINY, "--steps", "4000", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nasi_jax.cli", "search", *many],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    assert "step 1/4000" in first
+    time.sleep(0.2)
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    done = rows(tmp_path / "run")
+    assert [row["step"] for row in done] == list(range(len(done)))
+    assert (tmp_path / "run" / "checkpoint.msgpack").exists()
