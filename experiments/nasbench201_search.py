@@ -42,6 +42,7 @@ class Options:
         seeds: independent searches for each kind of data.
         runs: where the run folders go.
         out: where the results go.
+        paper: search with the paper's settings too, NASI-FIX and NASI-ADA, on Gaussian inputs.
         smoke: a tiny search, to see that everything works.
     """
 
@@ -50,6 +51,7 @@ class Options:
     seeds: int = 10
     runs: pathlib.Path = pathlib.Path("runs/nasbench201_search")
     out: pathlib.Path = pathlib.Path("experiments/results/nasbench201_search")
+    paper: bool = False
     smoke: bool = False
 
 
@@ -63,12 +65,16 @@ def main(options: Options) -> int:
         The exit status of the first search that fails, else 0.
     """
     table = Table.read(options.table, list(COLUMNS))
-    sources = {"gaussian": "gaussian"} | ({} if options.images is None else {"images": str(options.images)})
+    variants = {"gaussian": ["--data", "gaussian"]}
+    if options.images is not None:
+        variants["images"] = ["--data", str(options.images)]
+    if options.paper:
+        variants |= {f"gaussian, {name}": ["--preset", name] for name in ("nasi-fix", "nasi-ada")}
     results = {}
-    for name, data in sources.items():
-        folder = options.runs / name
+    for name, chosen in variants.items():
+        folder = options.runs / name.replace(", ", "-")
         if not (folder / "genotype.json").exists():
-            arguments = ["search", "--data", data, "--seeds", str(options.seeds), "--out", str(folder)]
+            arguments = ["search", *chosen, "--seeds", str(options.seeds), "--out", str(folder)]
             tiny = ["--steps", "4", "--rounds", "2", "--batch", "4", "--channels", "2", "--cells", "1"]
             status = cli.main([*arguments, *(tiny if options.smoke else [])])
             if status:
@@ -133,7 +139,7 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
 
 def accuracy_figure(results: dict[str, dict[str, Any]]) -> Figure:
     """Draws the accuracy of every search, with its mean, beside the published means."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
     for i, (column, title) in enumerate(COLUMNS.items()):
         axes = figure.add_subplot(1, len(COLUMNS), i + 1)
         for position, result in enumerate(results.values()):
@@ -143,7 +149,7 @@ def accuracy_figure(results: dict[str, dict[str, Any]]) -> Figure:
             axes.hlines(values.mean(), position - 0.3, position + 0.3, color="tab:blue", linewidth=2)
         for (name, figures), colour in zip(PUBLISHED.items(), ("0.6", "tab:orange", "tab:green"), strict=True):
             axes.axhline(figures[i][0], color=colour, linestyle="--", linewidth=1.2, label=name)
-        axes.set_xticks(range(len(results)), list(results))
+        axes.set_xticks(range(len(results)), [name.replace(", ", ",\n") for name in results])
         axes.set_xlim(-0.6, len(results) - 0.4)
         axes.set_title(f"{title}, test accuracy (%)", fontsize=10)
         axes.grid(axis="y", alpha=0.3)

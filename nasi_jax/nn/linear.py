@@ -18,6 +18,13 @@ and multiplied by sqrt(g / k) at every use, so that a layer's share of the NTK d
 
 PARAMETERISATIONS: tuple[str, ...] = get_args(Parameterisation)
 
+NTK_BIAS_SCALE = 0.1
+"""Factor of a bias in NTK parameterisation, beta of Jacot et al. (2018), section 2.1, with the value they use.
+
+At 1, the bias of the head alone, whose gradient is the same for every input, outweighs all other layers of a network
+of small gradients.
+"""
+
 RELU_GAIN = 2.0
 LINEAR_GAIN = 1.0
 
@@ -94,7 +101,7 @@ class Dense(nn.Module):
 
     Attributes:
         features: number of outputs.
-        parameterisation: see `Parameterisation`; the bias is stored as it is used in both.
+        parameterisation: see `Parameterisation`; in NTK parameterisation the bias is used times `NTK_BIAS_SCALE`.
     """
 
     features: int
@@ -106,4 +113,5 @@ class Dense(nn.Module):
         shape = (x.shape[-1], self.features)
         kernel = weight(self, shape, x.dtype, gain=LINEAR_GAIN, parameterisation=self.parameterisation)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
-        return x @ kernel + bias.reshape(1, -1)
+        scale = NTK_BIAS_SCALE if self.parameterisation == "ntk" else 1.0
+        return x @ kernel + scale * bias.reshape(1, -1)

@@ -40,7 +40,7 @@ class NASIConfig:
         rounds: closed-form steps, one after the other. One is Algorithm 1: the expected objective is linearised at
             alpha_0 = 0 and the result is equation 18. With more, each round linearises it anew at the logits that
             the round before it reached and takes the full step of equation 17, of length `radius`, so that operations
-            are judged in the company of those that the other edges are likely to keep.
+            are judged in the company of those that the other edges are likely to keep. There are at most `steps` of them.
         batch: b, inputs in the batch of a step.
         objective: what is maximised; see `nasi_jax.search.Objective`.
         estimator: how its gradient is estimated; see `nasi_jax.search.Estimator`.
@@ -82,8 +82,6 @@ class NASIConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {value!r}")
-        if self.rounds > self.steps:
-            raise ValueError(f"rounds: expected at most the {self.steps} steps, got {self.rounds}")
         for name in ("mu", "nu"):
             value = getattr(self, name)
             if not value >= 0:

@@ -86,10 +86,9 @@ class NASBench201:
         return NASBench201Genotype(jnp.argmax(alphas["cell"], axis=-1).astype(jnp.int32))
 
     def graph(self, genotype: NASBench201Genotype) -> dict[str, list[Edge]]:
-        """Returns the six edges between the nodes "in", "1", "2" and "out"."""
-        nodes = ("in", "1", "2", "out")
+        """Returns the six edges between the nodes "0", the input, and "3", the output."""
         indices = np.asarray(genotype.operations)
-        return {"cell": [Edge(nodes[i], nodes[j], OPERATIONS[k]) for (i, j), k in zip(EDGES, indices, strict=True)]}
+        return {"cell": [Edge(str(i), str(j), OPERATIONS[k]) for (i, j), k in zip(EDGES, indices, strict=True)]}
 
     def format(self, genotype: NASBench201Genotype) -> str:
         """Writes the benchmark's arch string."""

@@ -168,7 +168,7 @@ def test_folders_that_cannot_be_used(tmp_path, capsys):
         (["--image-size", "10"], "divisible by 4"),
         (["--labels", "true"], "labels: expected 'random' with Gaussian"),
         (["--data", "absent.npz"], "there is none at 'absent.npz'"),
-        (["--rounds", "7"], "rounds: expected at most"),
+        (["--rounds", "0"], "rounds: expected"),
     ],
 )
 def test_bad_options_are_one_line_and_leave_no_folder(tmp_path, capsys, arguments, message):

@@ -177,7 +177,7 @@ def test_an_optimiser_moves_the_logits_uphill(optimizer):
         ({"nu": float("nan")}, "nu"),
         ({"temperature": 0.0}, "temperature"),
         ({"radius": float("inf")}, "radius"),
-        ({"rounds": 9, "steps": 8}, "rounds"),
+        ({"rounds": 0}, "rounds"),
         ({"objective": "accuracy"}, "objective"),
         ({"estimator": "exact"}, "estimator"),
         ({"optimizer": "lion"}, "optimizer"),
