@@ -1,13 +1,18 @@
 """What the neural tangent kernel of a network says at initialisation, as functions of `apply_fn(params, x)`."""
 
 from nasi_jax.ntk.gradients import ApplyFn, Loss, cross_entropy, one_batch, per_sample, squared_norm
+from nasi_jax.ntk.kernel import KernelForm, kernel
+from nasi_jax.ntk.neural_tangents import load as load_neural_tangents
 from nasi_jax.ntk.probes import ParticipationRatio, participation_ratio
 
 __all__ = [
     "ApplyFn",
+    "KernelForm",
     "Loss",
     "ParticipationRatio",
     "cross_entropy",
+    "kernel",
+    "load_neural_tangents",
     "one_batch",
     "participation_ratio",
     "per_sample",

@@ -40,7 +40,7 @@ class NASIConfig:
         rounds: closed-form steps, one after the other. One is Algorithm 1: the expected objective is linearised at
             alpha_0 = 0 and the result is equation 18. With more, each round linearises it anew at the logits that
             the round before it reached and takes the full step of equation 17, of length `radius`, so that operations
-            are judged in the company of those that the other edges are likely to keep. There are at most `steps` of them.
+            are judged in the company of those that the other edges are likely to keep. There are at most `steps`.
         batch: b, inputs in the batch of a step.
         objective: what is maximised; see `nasi_jax.search.Objective`.
         estimator: how its gradient is estimated; see `nasi_jax.search.Estimator`.

@@ -1,0 +1,111 @@
+"""Empirical neural tangent kernels, exactly, by neural-tangents."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from nasi_jax.ntk.gradients import ApplyFn
+from nasi_jax.ntk.neural_tangents import load
+
+KernelForm = Literal["traced", "full", "diagonal"]
+"""Shape of a kernel: (n1, n2) traced over outputs, (n1, n2, outputs, outputs) in full, or (n,) the traced diagonal."""
+
+_IMPLEMENTATIONS = {"jacobian-contraction": 1, "ntk-vector-products": 2}
+
+
+def kernel(
+    apply_fn: ApplyFn,
+    params: Any,
+    x1: jax.Array,
+    x2: jax.Array | None = None,
+    *,
+    form: KernelForm = "traced",
+    batch_statistics: bool = True,
+    implementation: Literal["jacobian-contraction", "ntk-vector-products"] = "jacobian-contraction",
+) -> jax.Array:
+    r"""Computes the empirical NTK of a network; may be jitted.
+
+    .. math:: \Theta_{ij}^{kl} = \langle \nabla_\theta f_k(x_i), \nabla_\theta f_l(x_j) \rangle
+
+    Args:
+        apply_fn: the network; `apply_fn(params, x)` returns outputs (batch, outputs).
+        params: pytree of parameters.
+        x1: inputs, (n1, ...).
+        x2: inputs, (n2, ...), or None for `x1`.
+        form: see `KernelForm`. The traced kernel is the sum over outputs, not their mean.
+        batch_statistics: whether an output may depend on the other samples of its batch, as with batch normalisation
+            on batch statistics. True is right for every network; False is faster and right only where samples are
+            independent.
+        implementation: of neural-tangents (Novak et al., 2022); the second may be cheaper for many outputs.
+
+    Returns:
+        The kernel, of the shape that `form` says.
+
+    Raises:
+        ValueError: an argument is not one of those allowed, `params` has no leaves, the batch is empty, a diagonal is
+            asked for with `x2`, or the outputs are not (batch, outputs).
+        TypeError: the outputs are not one floating array.
+        ImportError: neural-tangents cannot be loaded.
+
+    References:
+        NASI, equation 1; Novak, Sohl-Dickstein and Schoenholz, "Fast finite width neural tangent kernel", ICML 2022.
+    """
+    if form not in get_args(KernelForm):
+        raise ValueError(f"form: expected one of {get_args(KernelForm)}, got {form!r}")
+    if implementation not in _IMPLEMENTATIONS:
+        raise ValueError(f"implementation: expected one of {tuple(_IMPLEMENTATIONS)}, got {implementation!r}")
+    if form == "diagonal" and x2 is not None:
+        raise ValueError("x2: expected None with form='diagonal', got an array")
+    outputs = output_shape(apply_fn, params, x1).shape[1]
+    if x2 is not None:
+        output_shape(apply_fn, params, x2)
+    ntk_fn = load().empirical_ntk_fn(
+        apply_network(apply_fn),
+        trace_axes=() if form == "full" else (-1,),
+        diagonal_axes=(0,) if form == "diagonal" else (),
+        vmap_axes=None if batch_statistics else 0,
+        implementation=_IMPLEMENTATIONS[implementation],
+    )
+    with warnings.catch_warnings():
+        # its own calls of jnp.size on shapes, which current JAX still allows
+        warnings.simplefilter("ignore", DeprecationWarning)
+        result = jnp.asarray(ntk_fn(x1, x2, params))
+    return result if form == "full" else outputs * result
+
+
+def apply_network(apply_fn: ApplyFn) -> Any:
+    """Returns `apply_fn` in the form that neural-tangents calls, with keyword arguments that it ignores."""
+    return lambda params, x, **_: apply_fn(params, x)
+
+
+def output_shape(apply_fn: ApplyFn, params: Any, x: jax.Array) -> jax.ShapeDtypeStruct:
+    """Checks a network and its inputs, without computing anything.
+
+    Args:
+        apply_fn: the network.
+        params: pytree of parameters.
+        x: inputs, (batch, ...).
+
+    Returns:
+        Shape (batch, outputs) and type of its outputs.
+
+    Raises:
+        ValueError: `params` has no leaves, the batch is empty, or the outputs are not (batch, outputs).
+        TypeError: the outputs are not one floating array.
+    """
+    if not jax.tree.leaves(params):
+        raise ValueError("params: expected at least one array, got a pytree without leaves")
+    if jnp.ndim(x) < 1 or len(x) == 0:
+        raise ValueError(f"x: expected a batch (batch, ...) that is not empty, got shape {jnp.shape(x)}")
+    shape = jax.eval_shape(apply_fn, params, x)
+    if not isinstance(shape, jax.ShapeDtypeStruct):
+        raise TypeError(f"apply_fn: expected one array (batch, outputs), got {type(shape).__name__}")
+    if not jnp.issubdtype(shape.dtype, jnp.floating):
+        raise TypeError(f"apply_fn: expected floating outputs, got {shape.dtype}")
+    if len(shape.shape) != 2 or shape.shape[0] != len(x):
+        raise ValueError(f"apply_fn: expected outputs of shape ({len(x)}, outputs), got {shape.shape}")
+    return shape
