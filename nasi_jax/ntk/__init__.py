@@ -4,12 +4,15 @@ from nasi_jax.ntk.gradients import ApplyFn, Loss, cross_entropy, one_batch, per_
 from nasi_jax.ntk.kernel import KernelForm, kernel
 from nasi_jax.ntk.neural_tangents import load as load_neural_tangents
 from nasi_jax.ntk.probes import ParticipationRatio, participation_ratio
+from nasi_jax.ntk.trace import TraceEstimate, TraceMethod, trace
 
 __all__ = [
     "ApplyFn",
     "KernelForm",
     "Loss",
     "ParticipationRatio",
+    "TraceEstimate",
+    "TraceMethod",
     "cross_entropy",
     "kernel",
     "load_neural_tangents",
@@ -17,4 +20,5 @@ __all__ = [
     "participation_ratio",
     "per_sample",
     "squared_norm",
+    "trace",
 ]
