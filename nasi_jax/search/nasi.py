@@ -40,7 +40,7 @@ class NASIConfig:
         rounds: closed-form steps, one after the other. One is Algorithm 1: the expected objective is linearised at
             alpha_0 = 0 and the result is equation 18. With more, each round linearises it anew at the logits that
             the round before it reached and takes the full step of equation 17, of length `radius`, so that operations
-            are judged in the company of those that the other edges are likely to keep. There are at most `steps`.
+            are judged in the company of those that the other edges are likely to keep. Not for adam and sgd.
         batch: b, inputs in the batch of a step.
         objective: what is maximised; see `nasi_jax.search.Objective`.
         estimator: how its gradient is estimated; see `nasi_jax.search.Estimator`.
@@ -274,9 +274,7 @@ def step(
     def network(p: Any, weights: Weights, x: jax.Array) -> jax.Array:
         return module.apply({"params": p}, x, weights)  # type: ignore[return-value]
 
-    point = state.origin if config.optimizer == "nasi" else state.alphas
-    if config.optimizer == "nasi" and config.rounds == 1:
-        point = space.alphas()
+    point = _point(space, config, state)
     nu = (state.nu + state.trace_sum) / (1 + state.step) if config.adaptive else state.nu
     count = state.step % _round_length(config)
     with jax.default_matmul_precision("highest"):
@@ -301,27 +299,34 @@ def step(
         trace_sum=state.trace_sum + measured.trace,
         objective_sum=state.objective_sum + measured.value - penalty,
     )
-    if config.rounds > 1:
+    if _round_length(config) < config.steps:
         ends = (state.step % _round_length(config) == 0) | (state.step == config.steps)
         state = jax.tree.map(lambda new, old: jnp.where(ends, new, old), _end_round(config, state), state)
     return state, NASIInfo(measured.value, measured.trace, penalty, nu, optax.tree.norm(gradient))
 
 
+def _point(space: SearchSpace, config: NASIConfig, state: NASIState) -> Alphas:
+    """Returns the logits at which the step takes its gradient."""
+    if config.optimizer != "nasi":
+        return state.alphas
+    return state.origin if config.rounds > 1 else space.alphas()
+
+
 def _round_length(config: NASIConfig) -> int:
-    return -(-config.steps // config.rounds)
+    return -(-config.steps // config.rounds) if config.optimizer == "nasi" else config.steps
 
 
 def _end_round(config: NASIConfig, state: NASIState) -> NASIState:
     """Takes the round's step at its full length, equation 17, and begins the next round there."""
-    alphas, optimizer = state.alphas, state.optimizer
-    if config.optimizer == "nasi":
-        change = optax.tree.sub(state.alphas, state.origin)
-        norm = optax.tree.norm(change)
-        scale = jnp.where(norm > 0, config.radius / jnp.where(norm > 0, norm, 1), 0)
-        alphas = optax.tree.add_scale(state.origin, scale, change)
-        optimizer = _transformation(config).init(alphas)
+    change = optax.tree.sub(state.alphas, state.origin)
+    norm = optax.tree.norm(change)
+    scale = jnp.where(norm > 0, config.radius / jnp.where(norm > 0, norm, 1), 0)
+    alphas = optax.tree.add_scale(state.origin, scale, change)
     return state.replace(
-        alphas=alphas, origin=alphas, optimizer=optimizer, objective_sum=jnp.zeros_like(state.objective_sum)
+        alphas=alphas,
+        origin=alphas,
+        optimizer=_transformation(config).init(alphas),
+        objective_sum=jnp.zeros_like(state.objective_sum),
     )
 
 
