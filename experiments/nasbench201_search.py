@@ -79,8 +79,11 @@ def main(options: Options) -> int:
             status = cli.main([*arguments, *(tiny if options.smoke else [])])
             if status:
                 return status
-        results[name] = summarise(json.loads((folder / "genotype.json").read_text()), table)
-    options.out.mkdir(parents=True, exist_ok=True)
+        record = json.loads((folder / "genotype.json").read_text())
+        results[name] = summarise(record, table)
+        options.out.mkdir(parents=True, exist_ok=True)
+        picture = options.out / f"{folder.name}.png"
+        cli.main(["draw", "--genotype", record["genotype"], "--out", str(picture)])
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (options.out / "table.md").write_text(markdown(results))
     accuracy_figure(results).savefig(options.out / "accuracy.png", dpi=120)

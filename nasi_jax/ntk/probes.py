@@ -27,9 +27,9 @@ def participation_ratio(apply_fn: ApplyFn, params: Any, x: jax.Array, key: jax.A
 
     .. math:: \frac{(\mathrm{tr}\,\Theta)^2}{\|\Theta\|_F^2} \approx \frac{(v^\top \Theta v)^2}{\|\Theta v\|_2^2}
 
-    Numerator and denominator are unbiased in expectation over v for the trace and the squared Frobenius norm, up to
-    the square; the ratio of one probe lies between 0 and the number of outputs of the batch. No labels are needed.
-    Cost: one vector-Jacobian and one Jacobian-vector product, about 1.7 loss gradients.
+    Over v, the quadratic form is unbiased for the trace and the denominator for the squared Frobenius norm; the ratio
+    of one probe lies between 0 and the number of outputs of the batch. No labels are needed.
+    Cost: one vector-Jacobian and one Jacobian-vector product, little more than one loss gradient.
 
     Args:
         apply_fn: the network; its outputs may depend on each other through the batch.
