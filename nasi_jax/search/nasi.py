@@ -101,35 +101,24 @@ class NASIConfig:
                 raise ValueError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
 
 
+_NASI_FIX = NASIConfig(
+    steps=100,
+    rounds=1,
+    radius=1.0,
+    batch=64,
+    objective="one-batch",
+    estimator="soft",
+    mu=2.0,
+    nu=100.0,
+    parameterisation="standard",
+    channels=16,
+    cells=1,
+)
+
 PRESETS = {
     "default": NASIConfig(),
-    "nasi-fix": NASIConfig(
-        steps=100,
-        rounds=1,
-        radius=1.0,
-        batch=64,
-        objective="one-batch",
-        estimator="soft",
-        mu=2.0,
-        nu=100.0,
-        parameterisation="standard",
-        channels=16,
-        cells=1,
-    ),
-    "nasi-ada": NASIConfig(
-        steps=100,
-        rounds=1,
-        radius=1.0,
-        batch=64,
-        objective="one-batch",
-        estimator="soft",
-        mu=2.0,
-        nu=500.0,
-        adaptive=True,
-        parameterisation="standard",
-        channels=16,
-        cells=1,
-    ),
+    "nasi-fix": _NASI_FIX,
+    "nasi-ada": dataclasses.replace(_NASI_FIX, nu=500.0, adaptive=True),
 }
 """Named settings: the default, and the paper's NASI-FIX and NASI-ADA."""
 
@@ -313,7 +302,10 @@ def _point(space: SearchSpace, config: NASIConfig, state: NASIState) -> Alphas:
 
 
 def _round_length(config: NASIConfig) -> int:
-    return -(-config.steps // config.rounds) if config.optimizer == "nasi" else config.steps
+    if config.optimizer != "nasi" or config.rounds == 1:
+        return config.steps
+    # the first step of a round only sets the score function's baseline
+    return max(2, -(-config.steps // config.rounds))
 
 
 def _end_round(config: NASIConfig, state: NASIState) -> NASIState:

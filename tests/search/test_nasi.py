@@ -88,6 +88,12 @@ def test_each_round_takes_a_step_of_the_radius_and_starts_from_there():
     np.testing.assert_array_equal(state.alphas["cell"], origins[-1])
 
 
+@pytest.mark.parametrize("steps", [2, 3, 5])
+def test_few_steps_still_move_the_logits(steps):
+    state, _ = run(search.NASIConfig(steps=steps, **SMALL))
+    assert float(jnp.abs(state.alphas["cell"]).max()) > 0
+
+
 def test_score_function_gradient_is_unbiased(monkeypatch):
     """Against the exact gradient of the expectation over all 15,625 cells, for an objective known in closed form."""
     table = np.random.default_rng(0).normal(size=(6, 5))
