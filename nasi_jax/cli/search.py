@@ -21,11 +21,12 @@ from matplotlib.figure import Figure
 
 from nasi_jax import data, report, search, spaces
 from nasi_jax.cli.progress import Progress
-from nasi_jax.cli.runs import RunFolder, RunFolderError
+from nasi_jax.cli.runs import CHECKPOINT, RunFolder, RunFolderError
 from nasi_jax.search import PRESETS, NASIConfig, NASIState
 
 RESULT = "genotype.json"
-_FIGURES = ("objective", "trace", "penalty", "nu", "gradient_norm")
+_SHOWN = ("objective", "trace", "penalty", "nu")
+_FIGURES = (*_SHOWN, "gradient_norm")
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _PACKAGES = ("nasi_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -117,9 +118,8 @@ class Search:
         except KeyboardInterrupt:
             print(f"\nnasi: interrupted; the same command continues the run in {self.out}", file=sys.stderr)
             return 130
-        _write_result(folder, space, settings, states, rows, self.seed, time.monotonic() - start)
+        genotype = _write_result(folder, space, settings, states, rows, self.seed, time.monotonic() - start)
         folder.remove_checkpoint()
-        genotype = json.loads((self.out / RESULT).read_text())["genotype"]
         print(f"{genotype}\n{self.out / 'report.html'}")
         return 0
 
@@ -146,7 +146,7 @@ class Search:
 
         def save() -> None:
             folder.append_history(fresh)
-            folder.write("checkpoint.msgpack", _pack(states, time.monotonic() - start))
+            folder.write(CHECKPOINT, _pack(states, time.monotonic() - start))
             fresh.clear()
 
         terminate = signal.signal(signal.SIGTERM, _interrupt)
@@ -163,8 +163,7 @@ class Search:
                             fresh.append(row)
                             rows.append(row)
                     done += steps
-                    names = ("objective", "trace", "penalty", "nu")
-                    progress.advance(steps, {name: float(np.mean(figures[name][:, -1])) for name in names})
+                    progress.advance(steps, {name: float(np.mean(figures[name][:, -1])) for name in _SHOWN})
                     if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
                         save()
                         saved = time.monotonic()
@@ -206,7 +205,8 @@ def _write_result(
     rows: list[dict[str, Any]],
     seed: int,
     seconds: float,
-) -> None:
+) -> str:
+    """Writes everything that a finished run leaves, the result file last, and returns the genotype's text form."""
     alphas = {name: np.asarray(values) for name, values in states.alphas.items()}
     mean = {name: values.mean(axis=0) for name, values in alphas.items()}
     genotype = space.decode(mean)
@@ -229,10 +229,7 @@ def _write_result(
     folder.write("alphas.npz", buffer.getvalue())
 
     text = space.format(genotype)
-    history = {
-        name: np.reshape([row[name] for row in rows], (-1, len(found))).T
-        for name in ("objective", "trace", "penalty", "nu")
-    }
+    history = {name: np.reshape([row[name] for row in rows], (-1, len(found))).T for name in _SHOWN}
     selected = {name: np.stack([np.asarray(space.encode(g)[name]).argmax(axis=-1) for g in found]) for name in alphas}
     pictures = {
         "Selected cell": ("cell.png", text, report.cell_figure(space.graph(genotype), space.operations)),
@@ -265,6 +262,7 @@ def _write_result(
     title = f"NASI on {space.name}: {len(found)} search{'es' if len(found) > 1 else ''}"
     folder.write("report.html", report.html_report(title, text, shown, tables))
     folder.write(RESULT, json.dumps(record, indent=2) + "\n")
+    return text
 
 
 def _flat(tree: dict[str, Any]) -> list[tuple[str, Any]]:

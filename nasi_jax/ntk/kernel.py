@@ -64,7 +64,7 @@ def kernel(
     if x2 is not None:
         output_shape(apply_fn, params, x2)
     ntk_fn = load().empirical_ntk_fn(
-        apply_network(apply_fn),
+        apply_fn,
         trace_axes=() if form == "full" else (-1,),
         diagonal_axes=(0,) if form == "diagonal" else (),
         vmap_axes=None if batch_statistics else 0,
@@ -75,11 +75,6 @@ def kernel(
         warnings.simplefilter("ignore", DeprecationWarning)
         result = jnp.asarray(ntk_fn(x1, x2, params))
     return result if form == "full" else outputs * result
-
-
-def apply_network(apply_fn: ApplyFn) -> Any:
-    """Returns `apply_fn` in the form that neural-tangents calls, with keyword arguments that it ignores."""
-    return lambda params, x, **_: apply_fn(params, x)
 
 
 def output_shape(apply_fn: ApplyFn, params: Any, x: jax.Array) -> jax.ShapeDtypeStruct:

@@ -163,11 +163,7 @@ def _advance_host(
         )
         for i in range(len(keys))
     ]
-    states, infos = (
-        jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
-        if len(results) > 1
-        else jax.tree.map(lambda leaf: leaf[None], results[0])
-    )
+    states, infos = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
     return states, jax.tree.map(lambda leaf: leaf[:, None], infos)
 
 
@@ -191,7 +187,7 @@ def _advance_scan(
 ) -> tuple[NASIState, NASIInfo]:
     def one_search(state: NASIState, params: Any, key: jax.Array) -> tuple[NASIState, NASIInfo]:
         def body(state: NASIState, _: None) -> tuple[NASIState, NASIInfo]:
-            return nasi.step(space, config, source, state, params, jax.random.fold_in(key, state.step))
+            return _step(space, config, source, state, params, key)
 
         return jax.lax.scan(body, state, length=length)
 

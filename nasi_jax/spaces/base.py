@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +33,6 @@ class Genotype:
     def __hash__(self) -> int:
         """Hashes the values, so that equal genotypes hash alike."""
         return hash((type(self), *(tuple(np.ravel(leaf).tolist()) for leaf in jax.tree.leaves(self))))
-
-    def replace(self, **changes: Any) -> Self:
-        """Returns a copy with some arrays replaced; provided by `flax.struct`."""
-        raise NotImplementedError
 
 
 class Edge(NamedTuple):
