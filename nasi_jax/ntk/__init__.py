@@ -1,13 +1,14 @@
 """What the neural tangent kernel of a network says at initialisation, as functions of `apply_fn(params, x)`."""
 
 from nasi_jax.ntk.gradients import ApplyFn, Loss, cross_entropy, one_batch, per_sample, squared_norm
-from nasi_jax.ntk.kernel import KernelForm, kernel
+from nasi_jax.ntk.kernel import Implementation, KernelForm, kernel
 from nasi_jax.ntk.neural_tangents import load as load_neural_tangents
 from nasi_jax.ntk.probes import ParticipationRatio, participation_ratio
 from nasi_jax.ntk.trace import TraceEstimate, TraceMethod, trace
 
 __all__ = [
     "ApplyFn",
+    "Implementation",
     "KernelForm",
     "Loss",
     "ParticipationRatio",

@@ -14,7 +14,8 @@ from nasi_jax.ntk.neural_tangents import load
 KernelForm = Literal["traced", "full", "diagonal"]
 """Shape of a kernel: (n1, n2) traced over outputs, (n1, n2, outputs, outputs) in full, or (n,) the traced diagonal."""
 
-_IMPLEMENTATIONS = {"jacobian-contraction": 1, "ntk-vector-products": 2}
+Implementation = Literal["jacobian-contraction", "ntk-vector-products", "structured-derivatives"]
+"""Algorithm of neural-tangents. Which one is fastest depends on the network; the first holds the whole Jacobian."""
 
 
 def kernel(
@@ -25,7 +26,7 @@ def kernel(
     *,
     form: KernelForm = "traced",
     batch_statistics: bool = True,
-    implementation: Literal["jacobian-contraction", "ntk-vector-products"] = "jacobian-contraction",
+    implementation: Implementation = "jacobian-contraction",
 ) -> jax.Array:
     r"""Computes the empirical NTK of a network; may be jitted.
 
@@ -40,7 +41,7 @@ def kernel(
         batch_statistics: whether an output may depend on the other samples of its batch, as with batch normalisation
             on batch statistics. True is right for every network; False is faster and right only where samples are
             independent.
-        implementation: of neural-tangents (Novak et al., 2022); the second may be cheaper for many outputs.
+        implementation: see `Implementation` and Novak et al. (2022).
 
     Returns:
         The kernel, of the shape that `form` says.
@@ -56,8 +57,8 @@ def kernel(
     """
     if form not in get_args(KernelForm):
         raise ValueError(f"form: expected one of {get_args(KernelForm)}, got {form!r}")
-    if implementation not in _IMPLEMENTATIONS:
-        raise ValueError(f"implementation: expected one of {tuple(_IMPLEMENTATIONS)}, got {implementation!r}")
+    if implementation not in get_args(Implementation):
+        raise ValueError(f"implementation: expected one of {get_args(Implementation)}, got {implementation!r}")
     if form == "diagonal" and x2 is not None:
         raise ValueError("x2: expected None with form='diagonal', got an array")
     outputs = output_shape(apply_fn, params, x1).shape[1]
@@ -68,7 +69,7 @@ def kernel(
         trace_axes=() if form == "full" else (-1,),
         diagonal_axes=(0,) if form == "diagonal" else (),
         vmap_axes=None if batch_statistics else 0,
-        implementation=_IMPLEMENTATIONS[implementation],
+        implementation=1 + get_args(Implementation).index(implementation),
     )
     with warnings.catch_warnings():
         # its own calls of jnp.size on shapes, which current JAX still allows

@@ -2,7 +2,8 @@
 
 neural-tangents 0.6.5 takes names from JAX that have moved or gone since. They are lent to it while it is imported and
 taken back right after, so that nothing stays patched on the public JAX namespace. Its `experimental` package, which
-imports TensorFlow, is left out.
+imports TensorFlow, is left out. Structured derivatives also rest on JAX's old machinery for linear programs, for which
+two functions of its module `empirical` are replaced by others on `jax.linearize` and `jax.linear_transpose`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import functools
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Iterator
-from types import ModuleType
+from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import jax
 import jax.core
 import jax.extend.core
-import jax.interpreters.ad
+import jax.numpy as jnp
+from jax.interpreters import ad
 
 KNOWN_VERSIONS = ("0.6.5",)
 _MISSING = object()
@@ -29,7 +32,8 @@ def load() -> ModuleType:
     """Imports neural-tangents; further calls return the same module.
 
     Returns:
-        The module `neural_tangents`, whose `empirical_ntk_fn` works with implementations 1 and 2.
+        The module `neural_tangents`, whose `empirical_ntk_fn` works with implementations 1, 2 and 3. Leave out 0, which
+        is chosen by counting operations in a way that current JAX has given up.
 
     Raises:
         ImportError: it is not installed, its version is unknown, or other code imported it before.
@@ -49,11 +53,13 @@ def load() -> ModuleType:
         )
     with _lent():
         try:
-            return importlib.import_module("neural_tangents")
+            module = importlib.import_module("neural_tangents")
         except BaseException:
             for name in [name for name in sys.modules if name.split(".")[0] == "neural_tangents"]:
                 del sys.modules[name]
             raise
+    _mend(importlib.import_module("neural_tangents._src.empirical"))
+    return module
 
 
 @contextlib.contextmanager
@@ -64,7 +70,7 @@ def _lent() -> Iterator[None]:
     util.safe_zip = lambda *xs: list(zip(*_same_length(xs), strict=True))  # type: ignore[attr-defined]
     names = ("Jaxpr", "JaxprEqn", "Literal", "Primitive", "Var")
     attributes: list[tuple[Any, str, Any]] = [(jax.core, name, getattr(jax.extend.core, name)) for name in names]
-    attributes.append((jax.interpreters.ad, "zeros_like_p", jax.extend.core.Primitive("zeros_like")))
+    attributes.append((ad, "zeros_like_p", jax.extend.core.Primitive("zeros_like")))
     modules = {"jax.util": util, "neural_tangents.experimental": ModuleType("neural_tangents.experimental")}
     before = [(owner, name, vars(owner).get(name, _MISSING)) for owner, name, _ in attributes]
     modules_before = {name: sys.modules.get(name, _MISSING) for name in modules}
@@ -88,3 +94,95 @@ def _same_length(xs: tuple[Any, ...]) -> list[list[Any]]:
     if len({len(x) for x in lists}) > 1:
         raise ValueError(f"expected sequences of one length, got {[len(x) for x in lists]}")
     return lists
+
+
+def _mend(empirical: ModuleType) -> None:
+    """Gives structured derivatives what they need of current JAX, inside their own module alone."""
+    names: dict[str, Any] = {
+        "ad": SimpleNamespace(
+            add_tangents=ad.add_tangents,
+            is_undefined_primal=ad.is_undefined_primal,
+            primitive_jvps=ad.primitive_jvps,
+            config=SimpleNamespace(jax_enable_checks=False),
+            source_info_util=SimpleNamespace(transform_name_stack=lambda _: contextlib.nullcontext()),
+        ),
+        "core": SimpleNamespace(ShapedArray=jax.core.ShapedArray, Var=jax.extend.core.Var, DShapedArray=None),
+        "_get_primals_out_and_pullback": functools.partial(_primals_out_and_pullback, empirical),
+        "_eqn_vjp_fn": _equation_vjp,
+    }
+    for name, value in names.items():
+        setattr(empirical, name, value)
+
+
+def _primals_out_and_pullback(
+    empirical: ModuleType,
+    function: Callable[..., Any],
+    mode: Any,
+    j_rules: bool,
+    s_rules: bool,
+    forward: bool | None,
+    *primals: Any,
+) -> tuple[Any, Callable[..., Any]]:
+    """Stands in for neural-tangents' function of that name: outputs, and the collecting backward pass."""
+    leaves, in_tree = jax.tree.flatten(primals)
+    # equations of calls have no rules there, so that calls are to be inlined
+    with jax.disable_jit():
+        outputs, tangent_map = jax.linearize(lambda *flat: function(*jax.tree.unflatten(in_tree, flat)), *leaves)
+        jaxpr, constants = _tangent_equations(jax.make_jaxpr(tangent_map)(*leaves))
+
+    def pullback(*cotangents: Any) -> Any:
+        collected = empirical._backward_pass(
+            jaxpr,
+            mode=mode,
+            consts=constants,
+            primals_in=[ad.UndefinedPrimal(v.aval) for v in jaxpr.invars],
+            cotangents_in=tuple(jax.tree.leaves(cotangents)),
+            _j_rules=j_rules,
+            _s_rules=s_rules,
+            _fwd=forward,
+        )
+        return jax.tree.unflatten(in_tree, collected)
+
+    return outputs, pullback
+
+
+def _tangent_equations(closed: jax.extend.core.ClosedJaxpr) -> tuple[Any, list[Any]]:
+    """Evaluates the equations that no tangent enters; returns the others, and the values that they read."""
+    jaxpr = closed.jaxpr
+    known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    tangents, equations = set(jaxpr.invars), []
+    for equation in jaxpr.eqns:
+        read = [v for v in equation.invars if not isinstance(v, jax.extend.core.Literal)]
+        if tangents.intersection(read):
+            tangents.update(equation.outvars)
+            equations.append(equation)
+            continue
+        functions, parameters = equation.primitive.get_bind_params(equation.params)
+        values = [v.val if isinstance(v, jax.extend.core.Literal) else known[v] for v in equation.invars]
+        results = equation.primitive.bind(*functions, *values, **parameters)
+        known.update(zip(equation.outvars, results if equation.primitive.multiple_results else [results], strict=True))
+    kept = SimpleNamespace(constvars=list(known), invars=jaxpr.invars, outvars=jaxpr.outvars, eqns=equations)
+    return kept, list(known.values())
+
+
+def _equation_vjp(equation: Any, cotangent: Any, *values: Any) -> list[Any]:
+    """Stands in for neural-tangents' `_eqn_vjp_fn`: cotangents of the inputs of a linear equation, None for the known."""
+    if equation is None:  # the identity
+        return [cotangent]
+    if isinstance(cotangent, ad.Zero):
+        return [ad.Zero(v.aval) for v in equation.invars]
+    linear = [i for i, value in enumerate(values) if isinstance(value, ad.UndefinedPrimal)]
+    # of a trimmed input only the shape counts
+    filled = [jnp.zeros(v.shape, v.dtype) if isinstance(v, jax.core.ShapedArray) else v for v in values]
+
+    def apply(*tangents: jax.Array) -> Any:
+        operands = list(filled)
+        for i, tangent in zip(linear, tangents, strict=True):
+            operands[i] = tangent
+        return equation.primitive.bind(*operands, **equation.params)
+
+    shapes = [jax.ShapeDtypeStruct(values[i].aval.shape, values[i].aval.dtype) for i in linear]
+    cotangents: list[Any] = [None] * len(values)
+    for i, found in zip(linear, jax.linear_transpose(apply, *shapes)(cotangent), strict=True):
+        cotangents[i] = found
+    return cotangents
