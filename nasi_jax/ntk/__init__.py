@@ -1,10 +1,12 @@
 """What the neural tangent kernel of a network says at initialisation, as functions of `apply_fn(params, x)`."""
 
+from nasi_jax.ntk.cotangents import TraceMethod
 from nasi_jax.ntk.gradients import ApplyFn, Loss, cross_entropy, one_batch, per_sample, squared_norm
 from nasi_jax.ntk.kernel import Implementation, KernelForm, kernel
 from nasi_jax.ntk.neural_tangents import load as load_neural_tangents
-from nasi_jax.ntk.probes import ParticipationRatio, participation_ratio
-from nasi_jax.ntk.trace import TraceEstimate, TraceMethod, trace
+from nasi_jax.ntk.probes import ParticipationRatio, participation_ratio, vector_product
+from nasi_jax.ntk.spectrum import Spectrum, largest_eigenvalue, spectrum
+from nasi_jax.ntk.trace import TraceEstimate, trace
 
 __all__ = [
     "ApplyFn",
@@ -12,14 +14,18 @@ __all__ = [
     "KernelForm",
     "Loss",
     "ParticipationRatio",
+    "Spectrum",
     "TraceEstimate",
     "TraceMethod",
     "cross_entropy",
     "kernel",
+    "largest_eigenvalue",
     "load_neural_tangents",
     "one_batch",
     "participation_ratio",
     "per_sample",
+    "spectrum",
     "squared_norm",
     "trace",
+    "vector_product",
 ]

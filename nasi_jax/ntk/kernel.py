@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from nasi_jax.ntk.gradients import ApplyFn
 from nasi_jax.ntk.neural_tangents import load
 
-KernelForm = Literal["traced", "full", "diagonal"]
-"""Shape of a kernel: (n1, n2) traced over outputs, (n1, n2, outputs, outputs) in full, or (n,) the traced diagonal."""
+KernelForm = Literal["traced", "full", "diagonal", "summed"]
+"""What becomes of the outputs: the kernel is traced over them, (n1, n2); full, (n1, n2, outputs, outputs); the diagonal
+of the traced kernel, (n,); or that of the sum of the outputs, (n1, n2), as TE-NAS uses (Chen et al., 2021)."""
 
 Implementation = Literal["jacobian-contraction", "ntk-vector-products", "structured-derivatives"]
 """Algorithm of neural-tangents. Which one is fastest depends on the network; the first holds the whole Jacobian."""
@@ -47,8 +48,8 @@ def kernel(
         The kernel, of the shape that `form` says.
 
     Raises:
-        ValueError: an argument is not one of those allowed, `params` has no leaves, the batch is empty, a diagonal is
-            asked for with `x2`, or the outputs are not (batch, outputs).
+        ValueError: an argument is not one of those allowed, `params` has no leaves, the batch is empty or not what the
+            network takes, a diagonal is asked for with `x2`, or the outputs are not (batch, outputs).
         TypeError: the outputs are not one floating array.
         ImportError: neural-tangents cannot be loaded.
 
@@ -64,6 +65,9 @@ def kernel(
     outputs = output_shape(apply_fn, params, x1).shape[1]
     if x2 is not None:
         output_shape(apply_fn, params, x2)
+    if form == "summed":
+        outputs, network = 1, apply_fn
+        apply_fn = lambda p, x: jnp.sum(network(p, x), axis=1, keepdims=True)  # noqa: E731
     ntk_fn = load().empirical_ntk_fn(
         apply_fn,
         trace_axes=() if form == "full" else (-1,),
@@ -90,14 +94,18 @@ def output_shape(apply_fn: ApplyFn, params: Any, x: jax.Array) -> jax.ShapeDtype
         Shape (batch, outputs) and type of its outputs.
 
     Raises:
-        ValueError: `params` has no leaves, the batch is empty, or the outputs are not (batch, outputs).
+        ValueError: `params` has no leaves, the batch is empty, the network cannot be applied to it, or the outputs are
+            not (batch, outputs).
         TypeError: the outputs are not one floating array.
     """
     if not jax.tree.leaves(params):
         raise ValueError("params: expected at least one array, got a pytree without leaves")
     if jnp.ndim(x) < 1 or len(x) == 0:
         raise ValueError(f"x: expected a batch (batch, ...) that is not empty, got shape {jnp.shape(x)}")
-    shape = jax.eval_shape(apply_fn, params, x)
+    try:
+        shape = jax.eval_shape(apply_fn, params, x)
+    except Exception as error:
+        raise ValueError(f"x: apply_fn fails on inputs of shape {jnp.shape(x)}: {error}") from error
     if not isinstance(shape, jax.ShapeDtypeStruct):
         raise TypeError(f"apply_fn: expected one array (batch, outputs), got {type(shape).__name__}")
     if not jnp.issubdtype(shape.dtype, jnp.floating):

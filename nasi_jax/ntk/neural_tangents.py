@@ -166,7 +166,7 @@ def _tangent_equations(closed: jax.extend.core.ClosedJaxpr) -> tuple[Any, list[A
 
 
 def _equation_vjp(equation: Any, cotangent: Any, *values: Any) -> list[Any]:
-    """Stands in for neural-tangents' `_eqn_vjp_fn`: cotangents of the inputs of a linear equation, None for the known."""
+    """Stands in for neural-tangents' `_eqn_vjp_fn`: cotangents of a linear equation, None for known inputs."""
     if equation is None:  # the identity
         return [cotangent]
     if isinstance(cotangent, ad.Zero):

@@ -10,6 +10,26 @@ import jax.numpy as jnp
 from nasi_jax.ntk.gradients import ApplyFn, squared_norm
 
 
+def vector_product(apply_fn: ApplyFn, params: Any, x: jax.Array, vector: jax.Array) -> jax.Array:
+    r"""Multiplies the empirical NTK with a vector, without forming it.
+
+    .. math:: \Theta v = J J^\top v
+
+    Cost: one vector-Jacobian and one Jacobian-vector product. May be jitted, vmapped and differentiated.
+
+    Args:
+        apply_fn: the network; its outputs may depend on each other through the batch.
+        params: pytree of parameters.
+        x: inputs, (batch, ...).
+        vector: of the shape and type of the outputs, (batch, outputs).
+
+    Returns:
+        The product, of the same shape.
+    """
+    _, pullback = jax.vjp(lambda p: apply_fn(p, x), params)
+    return jax.jvp(lambda p: apply_fn(p, x), (params,), pullback(vector))[1]
+
+
 class ParticipationRatio(NamedTuple):
     """Estimates from one probe.
 

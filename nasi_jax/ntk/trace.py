@@ -1,25 +1,21 @@
-"""The trace of the NTK: exactly, in bounded memory, or from random probes with an error bar."""
+"""The trace of the NTK: exactly, in bounded memory, from random probes with an error bar, or bounded by a loss."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal, NamedTuple, get_args
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
+from nasi_jax.ntk.cotangents import Cotangent, Plan, TraceMethod, make_plan, sketch_size
 from nasi_jax.ntk.gradients import ApplyFn, squared_norm
 from nasi_jax.ntk.kernel import kernel, output_shape
-
-TraceMethod = Literal["exact", "neural-tangents", "hutchinson"]
-"""How a trace is computed.
-
-``"exact"``: one vector-Jacobian product for each output of each sample, in chunks, so that memory does not grow with
-the number of outputs. ``"neural-tangents"``: by the diagonal of the kernel. ``"hutchinson"``: the mean of
-||J^T v||^2 over Rademacher vectors v in output space (Hutchinson, 1990), which is unbiased.
-"""
-
-_FEWEST_PROBES = 4
+from nasi_jax.ntk.probes import vector_product
 
 
 class TraceEstimate(NamedTuple):
@@ -27,8 +23,10 @@ class TraceEstimate(NamedTuple):
 
     Attributes:
         value: the trace, a scalar.
-        stderr: standard error of the value; 0 where it is exact, NaN for a single probe, which cannot tell.
-        cost: number of vector-Jacobian products taken, each about one gradient of a loss.
+        stderr: standard error of the value; 0 where it is exact, NaN where there is none: for a single probe, which
+            cannot tell, and for the lower bounds.
+        cost: number of vector-Jacobian products that the value rests on, each about one gradient of a loss.
+            Jacobian-vector products count the same.
     """
 
     value: jax.Array
@@ -40,13 +38,16 @@ def trace(
     apply_fn: ApplyFn,
     params: Any,
     x: jax.Array,
+    y: jax.Array | None = None,
     *,
     method: TraceMethod = "exact",
     key: jax.Array | None = None,
     probes: int = 16,
     tolerance: float | None = None,
+    batch_size: int | None = None,
     chunk: int = 8,
     batch_statistics: bool = True,
+    mesh: Mesh | None = None,
 ) -> TraceEstimate:
     r"""Computes the trace of the empirical NTK over a batch and all outputs.
 
@@ -54,18 +55,31 @@ def trace(
 
     The loop over chunks or probes runs on the host around a compiled function, so `trace` itself is not for `jit`.
 
+    The lower bounds are divided by the squared Lipschitz constant of the cross entropy, 2, and so are in the unit of
+    the trace:
+
+    .. math:: \mathrm{tr}\,\Theta \ge \gamma^{-2} \sum_{x \in X} \|\nabla L_x\|^2
+        \ge b \gamma^{-2} \sum_j \Big\| b^{-1} \sum_{x \in X_j} \nabla L_x \Big\|^2
+
     Args:
         apply_fn: the network; `apply_fn(params, x)` returns outputs (batch, outputs). Compiled once for each function
             object.
         params: pytree of parameters.
         x: inputs, (batch, ...).
+        y: integer labels, (batch,), for the lower bounds.
         method: see `TraceMethod`.
-        key: typed random key of the probes, for "hutchinson".
-        probes: number of probes, or the largest number where a tolerance is given.
-        tolerance: relative standard error at which to stop adding probes. At least 4 are taken. Stopping by the
-            estimate's own spread is slightly optimistic for few probes.
-        chunk: number of vector-Jacobian products taken together by "exact", which bounds its memory.
-        batch_statistics: only for "neural-tangents", see `kernel`; the other methods are right either way.
+        key: typed random key of the probes, for "hutchinson", "hadamard" and "hutch++".
+        probes: number of probes, or the largest number where a tolerance is given. "hadamard" rounds it up to whole
+            blocks of twice the next power of two of the outputs; "hutch++" makes half of them leading directions.
+        tolerance: relative standard error at which to stop adding probes, for "hutchinson", which looks at it after
+            every 4 probes, and "hadamard", after every block. Stopping by the estimate's own spread is slightly
+            optimistic for few probes.
+        batch_size: number of samples in a batch, for "per-batch"; it divides the number of samples.
+        chunk: number of vector-Jacobian products taken together on a device, which bounds the memory.
+        batch_statistics: whether an output may depend on the other samples of its batch, see `kernel`. True is always
+            right. False is cheaper for "exact", "per-sample" and "per-batch", by up to the number of samples, and
+            right only where samples are independent.
+        mesh: devices over which to spread the chunks, along all axes. The result does not depend on their number.
 
     Returns:
         Value, standard error and cost.
@@ -76,7 +90,7 @@ def trace(
         ImportError: neural-tangents cannot be loaded.
 
     References:
-        NASI, equation 9.
+        NASI, equations 9, 11 and 12.
     """
     if method not in get_args(TraceMethod):
         raise ValueError(f"method: expected one of {get_args(TraceMethod)}, got {method!r}")
@@ -85,57 +99,106 @@ def trace(
             raise ValueError(f"{name}: expected a positive integer, got {value}")
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance: expected a positive number, got {tolerance}")
-    if method == "hutchinson" and key is None:
-        raise ValueError("key: expected a random key with method='hutchinson', got None")
+    if key is None and method in {"hutchinson", "hadamard", "hutch++"}:
+        raise ValueError(f"key: expected a random key with method={method!r}, got None")
     shape = output_shape(apply_fn, params, x)
-    count = shape.shape[0] * shape.shape[1]
     if method == "neural-tangents":
         diagonal = kernel(apply_fn, params, x, form="diagonal", batch_statistics=batch_statistics)
-        return TraceEstimate(jnp.sum(diagonal), jnp.zeros((), shape.dtype), count)
-    if method == "exact":
-        chunk = min(chunk, count)
-        total = jnp.zeros((), shape.dtype)
-        for start in range(0, count, chunk):
-            total = total + _basis_chunk(apply_fn, params, x, start, chunk)
-        return TraceEstimate(total, jnp.zeros((), shape.dtype), count)
-    assert key is not None
-    return _hutchinson(apply_fn, params, x, key, probes, tolerance)
+        return TraceEstimate(jnp.sum(diagonal), jnp.zeros((), shape.dtype), math.prod(shape.shape))
+    plan = make_plan(method, shape.shape, y, probes, batch_size)
+    random, extra = key, 0
+    if method == "hutch++":
+        if probes < 2:
+            raise ValueError(f"probes: expected at least 2 with method='hutch++', got {probes}")
+        size = sketch_size(probes, shape.shape)
+        random, extra = (key, _leading_directions(apply_fn, params, x, shape, key, size)), 2 * size
+    compute = functools.partial(
+        _squared_norms, apply_fn, plan.cotangent, plan.group, batch_statistics, mesh, params, x, y, random, plan.count
+    )
+    estimate, cost = _accumulate(compute, plan, len(x) // plan.group * plan.count, tolerance, chunk, mesh)
+    value, stderr = (jnp.asarray(part, shape.dtype) for part in estimate)
+    return TraceEstimate(value, stderr, cost + extra)
 
 
-def _hutchinson(
-    apply_fn: ApplyFn, params: Any, x: jax.Array, key: jax.Array, probes: int, tolerance: float | None
-) -> TraceEstimate:
-    values: list[jax.Array] = []
-    for i in range(probes):
-        values.append(_probe(apply_fn, params, x, jax.random.fold_in(key, i)))
-        if tolerance is not None and len(values) >= _FEWEST_PROBES:
-            value, stderr = _mean_and_error(values)
-            if stderr <= tolerance * jnp.abs(value):
-                break
-    value, stderr = _mean_and_error(values)
-    return TraceEstimate(value, stderr, len(values))
+def _leading_directions(apply_fn: ApplyFn, params: Any, x: jax.Array, shape: Any, key: Any, size: int) -> jax.Array:
+    """Returns orthonormal vectors (size, samples, outputs) that span products of the kernel with random vectors."""
+    vectors = jax.random.normal(jax.random.fold_in(key, 0), (size, *shape.shape), shape.dtype)
+    columns = [np.ravel(_product(apply_fn, params, x, vector)) for vector in vectors]
+    return jnp.asarray(np.linalg.qr(np.stack(columns, axis=1))[0].T.reshape(vectors.shape))
 
 
-def _mean_and_error(values: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    drawn = jnp.stack(values)
-    if len(values) == 1:
-        return drawn[0], jnp.full_like(drawn[0], jnp.nan)
-    return jnp.mean(drawn), jnp.std(drawn, ddof=1) / jnp.sqrt(float(len(values)))
+_product = jax.jit(vector_product, static_argnums=0)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _probe(apply_fn: ApplyFn, params: Any, x: jax.Array, key: jax.Array) -> jax.Array:
-    outputs, pullback = jax.vjp(lambda p: apply_fn(p, x), params)
-    return squared_norm(pullback(jax.random.rademacher(key, outputs.shape, outputs.dtype)))
+def _accumulate(
+    compute: Callable[[jax.Array], jax.Array],
+    plan: Plan,
+    count: int,
+    tolerance: float | None,
+    chunk: int,
+    mesh: Mesh | None,
+) -> tuple[tuple[float, float], int]:
+    """Takes squared norms chunk by chunk; returns value and standard error, and the number of those they rest on."""
+    chunk = min(chunk, count) * (1 if mesh is None else mesh.size)
+    squares = np.zeros(0)
+    for start in range(0, count, chunk):
+        found = compute(jnp.arange(start, start + chunk, dtype=jnp.int32))
+        before, squares = len(squares), np.append(squares, np.asarray(found, np.float64)[: count - start])
+        if not np.isfinite(squares).all():
+            return (float(np.sum(squares)), math.nan), len(squares)
+        if tolerance is None or not plan.step:
+            continue
+        # whatever the chunk and the number of devices, the same probes decide
+        for enough in range(before // plan.step * plan.step + plan.step, len(squares) + 1, plan.step):
+            value, stderr = plan.reduce(squares[:enough])
+            if stderr <= tolerance * value:
+                return (value, stderr), enough
+    return plan.reduce(squares), count
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def _basis_chunk(apply_fn: ApplyFn, params: Any, x: jax.Array, start: int, chunk: int) -> jax.Array:
-    """Sums ||J^T e_i||^2 over i = start, ..., start + chunk - 1; past the last output e_i is zero."""
-    outputs, pullback = jax.vjp(lambda p: apply_fn(p, x), params)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _squared_norms(
+    apply_fn: ApplyFn,
+    cotangent: Cotangent,
+    group: int,
+    batch_statistics: bool,
+    mesh: Mesh | None,
+    params: Any,
+    x: jax.Array,
+    y: jax.Array | None,
+    random: Any,
+    count: jax.Array,
+    indices: jax.Array,
+) -> jax.Array:
+    """Returns ||J^T c||^2 for the cotangents c of these indices."""
 
-    def squared_row(i: jax.Array) -> jax.Array:
-        basis = jnp.zeros(outputs.size, outputs.dtype).at[i].set(1, mode="drop")
-        return squared_norm(pullback(basis.reshape(outputs.shape)))
+    def of_group(outputs: jax.Array, y: Any, random: Any, count: Any, index: jax.Array) -> jax.Array:
+        labels = None if y is None else jax.lax.dynamic_slice_in_dim(y, index // count * group, group)
+        return cotangent(outputs, labels, random, index % count)
 
-    return jnp.sum(jax.vmap(squared_row)(start + jnp.arange(chunk)))
+    def coupled(params: Any, x: jax.Array, y: Any, random: Any, count: Any, indices: jax.Array) -> jax.Array:
+        outputs, pullback = jax.vjp(lambda p: apply_fn(p, x), params)
+
+        def one(index: jax.Array) -> jax.Array:
+            start = index // count * group
+            own = of_group(jax.lax.dynamic_slice_in_dim(outputs, start, group), y, random, count, index)
+            return squared_norm(pullback(jax.lax.dynamic_update_slice_in_dim(jnp.zeros_like(outputs), own, start, 0)))
+
+        return jax.vmap(one)(indices)
+
+    def independent(params: Any, x: jax.Array, y: Any, random: Any, count: Any, indices: jax.Array) -> jax.Array:
+        def one(index: jax.Array) -> jax.Array:
+            own = jax.lax.dynamic_slice_in_dim(x, index // count * group, group)
+            outputs, pullback = jax.vjp(lambda p: apply_fn(p, own), params)
+            return squared_norm(pullback(of_group(outputs, y, random, count, index)))
+
+        return jax.vmap(one)(indices)
+
+    compute = coupled if batch_statistics or group == len(x) else independent
+    if mesh is not None:
+        each, spread = PartitionSpec(), PartitionSpec(mesh.axis_names)
+        # parameters are the same everywhere, yet their gradients are not to be summed over devices
+        compute = jax.shard_map(
+            compute, mesh=mesh, in_specs=(each, each, each, each, each, spread), out_specs=spread, check_vma=False
+        )
+    return compute(params, x, y, random, count, indices)

@@ -1,90 +1,54 @@
+import functools
 import subprocess
 import sys
 from typing import get_args
 
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
+import ntk_cases
 import numpy as np
 import pytest
-from flax import linen as nn
 
 from nasi_jax import ntk
 
 
-def dense(p, x):
-    return jnp.tanh(x.reshape(len(x), -1) @ p["first"]) @ p["second"]
-
-
-def batch_normalised(p, x):
-    hidden = jax.nn.standardize(x.reshape(len(x), -1) @ p["first"], axis=0, epsilon=1e-5)
-    return jax.nn.relu(hidden) @ p["second"]
-
-
-class Convolutional(nn.Module):
-    """Convolutions plain, depthwise and dilated, with pools."""
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.relu(nn.Conv(4, (3, 3), param_dtype=x.dtype)(x))
-        x = nn.Conv(4, (3, 3), feature_group_count=4, param_dtype=x.dtype)(x)
-        x = nn.max_pool(x, (2, 2), (2, 2))
-        x = nn.tanh(nn.Conv(3, (3, 3), kernel_dilation=(2, 2), param_dtype=x.dtype)(x))
-        return nn.Dense(3, param_dtype=x.dtype)(nn.avg_pool(x, (2, 2)).reshape(len(x), -1))
-
-
-def convolutional(p, x):
-    return Convolutional().apply({"params": p}, x)
-
-
-@pytest.fixture(params=[dense, batch_normalised, convolutional], ids=lambda f: f.__name__)
-def case(request, x64):
-    keys = jax.random.split(jax.random.key(0), 4)
-    x = jax.random.normal(keys[2], (5, 6, 6, 2), jnp.float64)
-    params = {
-        "first": jax.random.normal(keys[0], (72, 7), jnp.float64) / 8,
-        "second": jax.random.normal(keys[1], (7, 3), jnp.float64),
-    }
-    if request.param is convolutional:
-        params = Convolutional().init(keys[0], x)["params"]
-    return request.param, params, x, jax.random.normal(keys[3], (4, 6, 6, 2), jnp.float64)
-
-
-def jacobian(f, params, x):
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
-    return np.asarray(jax.jacrev(lambda p: f(unravel(p), x))(flat))
+@pytest.mark.parametrize("name", ntk_cases.NAMES)
+@pytest.mark.parametrize("implementation", get_args(ntk.Implementation))
+def test_all_forms_equal_the_dense_jacobian(name, implementation, x64):
+    f, params, x1, _ = ntk_cases.make(name, batch=4)
+    x2 = ntk_cases.make(name, batch=3, seed=1).x
+    j1, j2 = ntk_cases.jacobian(f, params, x1), ntk_cases.jacobian(f, params, x2)
+    options = {"implementation": implementation}
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10)
+    close(ntk.kernel(f, params, x1, x2, form="full", **options), np.einsum("ikp,jlp->ijkl", j1, j2))
+    traced = np.einsum("ikp,jkp->ij", j1, j1)
+    close(ntk.kernel(f, params, x1, **options), traced)
+    close(jax.jit(lambda p: ntk.kernel(f, p, x1, form="diagonal", **options))(params), np.diag(traced))
+    close(ntk.kernel(f, params, x1, x2, form="summed", **options), np.einsum("ikp,jlp->ij", j1, j2))
 
 
 @pytest.mark.parametrize("implementation", get_args(ntk.Implementation))
-def test_all_forms_equal_the_dense_jacobian(case, implementation):
-    f, params, x1, x2 = case
-    j1, j2 = jacobian(f, params, x1), jacobian(f, params, x2)
-    options = {"implementation": implementation}
-    full = np.einsum("ikp,jlp->ijkl", j1, j2)
-    np.testing.assert_allclose(ntk.kernel(f, params, x1, x2, form="full", **options), full, rtol=1e-10, atol=1e-10)
-    traced = np.einsum("ikp,jkp->ij", j1, j1)
-    np.testing.assert_allclose(ntk.kernel(f, params, x1, **options), traced, rtol=1e-10, atol=1e-10)
-    diagonal = jax.jit(lambda p: ntk.kernel(f, p, x1, form="diagonal", **options))(params)
-    np.testing.assert_allclose(diagonal, np.diag(traced), rtol=1e-10)
+@pytest.mark.parametrize("name", ntk_cases.INDEPENDENT)
+def test_claiming_independent_samples_is_right_without_batch_statistics(name, implementation, x64):
+    f, params, x, _ = ntk_cases.make(name, batch=4)
+    claimed = ntk.kernel(f, params, x, batch_statistics=False, implementation=implementation)
+    np.testing.assert_allclose(claimed, ntk.kernel(f, params, x), rtol=1e-10)
 
 
-def test_claiming_independent_samples_is_right_without_batch_statistics_and_wrong_with_them(x64):
-    key = jax.random.key(1)
-    x = jax.random.normal(key, (6, 5), jnp.float64)
-    params = {"first": jax.random.normal(key, (5, 8), jnp.float64), "second": jnp.ones((8, 2), jnp.float64)}
-    independent = ntk.kernel(dense, params, x, batch_statistics=False)
-    np.testing.assert_allclose(independent, ntk.kernel(dense, params, x), rtol=1e-10)
-    claimed = ntk.kernel(batch_normalised, params, x, batch_statistics=False)
-    right = ntk.kernel(batch_normalised, params, x)
-    assert np.abs(np.trace(claimed) / np.trace(right) - 1) > 0.05
+@pytest.mark.parametrize("name", ntk_cases.COUPLED)
+def test_claiming_independent_samples_is_wrong_with_batch_statistics(name, x64):
+    f, params, x, _ = ntk_cases.make(name, batch=4)
+    claimed, right = ntk.kernel(f, params, x, batch_statistics=False), ntk.kernel(f, params, x)
+    assert np.abs(claimed - right).max() > 0.05 * np.abs(right).max()
 
 
-def test_the_probes_trace_is_that_of_the_kernel(case):
-    f, params, x, _ = case
-    keys = jax.random.split(jax.random.key(3), 1000)
-    probed = np.asarray(jax.vmap(lambda key: ntk.participation_ratio(f, params, x, key).trace)(keys))
-    exact = float(jnp.trace(ntk.kernel(f, params, x)))
-    assert abs(probed.mean() - exact) < 4 * probed.std(ddof=1) / np.sqrt(len(probed))
+@pytest.mark.parametrize("name", ntk_cases.NAMES)
+def test_float32_agrees_to_single_precision(name, x64):
+    f, params, x, _ = ntk_cases.make(name)
+    exact = ntk.kernel(f, params, x)
+    single = ntk.kernel(f, jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params), x.astype(jnp.float32))
+    assert single.dtype == jnp.float32
+    np.testing.assert_allclose(single, exact, rtol=1e-4, atol=1e-4 * np.abs(exact).max())
 
 
 @pytest.mark.parametrize(
@@ -101,6 +65,8 @@ def test_the_probes_trace_is_that_of_the_kernel(case):
         ),
         (lambda p, x: x, {}, jnp.ones((4, 3)), ValueError, "params: expected at least one"),
         (lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((0, 3)), ValueError, "x: expected a batch"),
+        (lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((4, 4)), ValueError, r"x: apply_fn fails .* shape \(4, 4\)"),
+        (lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((2, 4, 3)), ValueError, r"\(2, outputs\), got \(2, 4, 2\)"),
     ],
 )
 def test_bad_networks_are_refused(apply_fn, params, x, error, message):

@@ -1,6 +1,6 @@
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
+import ntk_cases
 import numpy as np
 import pytest
 
@@ -9,19 +9,15 @@ from nasi_jax import ntk
 
 @pytest.fixture
 def case(x64):
-    keys = jax.random.split(jax.random.key(1), 3)
-    params = {
-        "first": jax.random.normal(keys[0], (5, 8), jnp.float64),
-        "second": jax.random.normal(keys[1], (8, 3), jnp.float64),
-    }
+    f, params, x, _ = ntk_cases.make("batch-normalised")
+    return f, params, x, ntk_cases.dense_kernel(f, params, x)
 
-    def f(p, x):
-        return jax.nn.relu(jax.nn.standardize(x @ p["first"], axis=0, epsilon=1e-5)) @ p["second"]
 
-    x = jax.random.normal(keys[2], (6, 5), jnp.float64)
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
-    j = np.asarray(jax.jacrev(lambda p: f(unravel(p), x).ravel())(flat))
-    return f, params, x, j @ j.T
+def test_products_with_the_dense_kernel(case):
+    f, params, x, kernel = case
+    v = jax.random.normal(jax.random.key(0), (len(x), 3))
+    product = jax.jit(ntk.vector_product, static_argnums=0)(f, params, x, v)
+    np.testing.assert_allclose(np.ravel(product), kernel @ np.ravel(v), rtol=1e-10)
 
 
 def test_one_probe_from_the_dense_kernel(case):

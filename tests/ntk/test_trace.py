@@ -1,91 +1,143 @@
 import importlib
 
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
+import ntk_cases
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from nasi_jax import ntk
 
 
-def independent(p, x):
-    return jnp.tanh(x @ p["first"]) @ p["second"]
+def exact(case):
+    return float(np.trace(ntk_cases.dense_kernel(*case[:3])))
 
 
-def coupled(p, x):
-    return jax.nn.relu(jax.nn.standardize(x @ p["first"], axis=0, epsilon=1e-5)) @ p["second"]
+@pytest.mark.parametrize("name", ntk_cases.NAMES)
+@pytest.mark.parametrize("chunk", [1, 5, 1000])
+def test_exact_in_any_chunks_equals_the_dense_jacobian(name, chunk, x64):
+    case = ntk_cases.make(name)
+    got = ntk.trace(*case[:3], chunk=chunk)
+    np.testing.assert_allclose(got.value, exact(case), rtol=1e-10)
+    assert (float(got.stderr), got.cost) == (0.0, 6 * ntk_cases.CLASSES)
 
 
-def problem(width=9, outputs=4, batch=6):
-    keys = jax.random.split(jax.random.key(0), 3)
-    params = {
-        "first": jax.random.normal(keys[0], (5, width), jnp.float64),
-        "second": jax.random.normal(keys[1], (width, outputs), jnp.float64),
-    }
-    return params, jax.random.normal(keys[2], (batch, 5), jnp.float64)
+@pytest.mark.parametrize("name", ntk_cases.INDEPENDENT)
+@pytest.mark.parametrize("method", ["exact", "per-sample", "per-batch", "neural-tangents"])
+def test_samples_taken_apart_give_the_same_where_they_are_independent(name, method, x64):
+    case = ntk_cases.make(name)
+    options = {"method": method, "batch_size": 2}
+    got = ntk.trace(*case, **options, batch_statistics=False)
+    np.testing.assert_allclose(got.value, ntk.trace(*case, **options).value, rtol=1e-10)
 
 
-def dense_trace(f, params, x):
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
-    return float(jnp.sum(jax.jacrev(lambda p: f(unravel(p), x))(flat) ** 2))
+@pytest.mark.parametrize("name", ntk_cases.NAMES)
+def test_by_neural_tangents(name, x64):
+    case = ntk_cases.make(name)
+    np.testing.assert_allclose(ntk.trace(*case[:3], method="neural-tangents").value, exact(case), rtol=1e-10)
 
 
-@pytest.mark.parametrize("f", [independent, coupled])
-@pytest.mark.parametrize("chunk", [1, 5, 24, 1000])
-def test_exact_in_any_chunks_equals_the_dense_jacobian(f, chunk, x64):
-    params, x = problem()
-    got = ntk.trace(f, params, x, chunk=chunk)
-    np.testing.assert_allclose(got.value, dense_trace(f, params, x), rtol=1e-10)
-    assert (float(got.stderr), got.cost) == (0.0, 24)
-
-
-@pytest.mark.parametrize("f", [independent, coupled])
-def test_by_neural_tangents(f, x64):
-    params, x = problem()
-    got = ntk.trace(f, params, x, method="neural-tangents")
-    np.testing.assert_allclose(got.value, dense_trace(f, params, x), rtol=1e-10)
-
-
-def test_float32_agrees_to_single_precision(x64):
-    params, x = problem()
-    exact = dense_trace(coupled, params, x)
-    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    got = ntk.trace(coupled, single, x.astype(jnp.float32))
+@pytest.mark.parametrize("name", ntk_cases.NAMES)
+def test_float32_agrees_to_single_precision(name, x64):
+    case = ntk_cases.make(name)
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), case.params)
+    got = ntk.trace(case.apply_fn, single, case.x.astype(jnp.float32))
     assert got.value.dtype == jnp.float32
-    np.testing.assert_allclose(got.value, exact, rtol=1e-4)
+    np.testing.assert_allclose(got.value, exact(case), rtol=1e-4)
 
 
-def test_hutchinson_is_unbiased_and_knows_its_error(x64):
+@pytest.mark.parametrize("name", ["dense", "batch-normalised", "batch-statistics"])
+@pytest.mark.parametrize(("method", "probes"), [("hutchinson", 16), ("hadamard", 16), ("hutch++", 8)])
+def test_random_estimates_are_unbiased_and_know_their_error(name, method, probes, x64):
     """Over 300 keys: mean within 4 standard errors, reported standard error within 20% of the empirical one."""
-    params, x = problem()
-    exact = dense_trace(coupled, params, x)
-    estimates = [
-        ntk.trace(coupled, params, x, method="hutchinson", key=jax.random.key(i), probes=16) for i in range(300)
-    ]
-    values = np.array([float(e.value) for e in estimates])
-    reported = np.sqrt(np.mean([float(e.stderr) ** 2 for e in estimates]))
-    assert abs(values.mean() - exact) < 4 * values.std(ddof=1) / np.sqrt(len(values))
+    case = ntk_cases.make(name)
+    got = [ntk.trace(*case[:3], method=method, key=jax.random.key(i), probes=probes) for i in range(300)]
+    values = np.array([float(e.value) for e in got])
+    reported = np.sqrt(np.mean([float(e.stderr) ** 2 for e in got]))
+    assert abs(values.mean() - exact(case)) < 4 * values.std(ddof=1) / np.sqrt(len(values))
     assert abs(reported / values.std(ddof=1) - 1) < 0.2
-    assert {e.cost for e in estimates} == {16}
+    assert {e.cost for e in got} == {16}
+
+
+def test_orthogonal_probes_cancel_what_the_outputs_of_a_sample_share(x64):
+    """Of a kernel without entries between samples a block gives the trace to rounding; independent probes do not."""
+    params = {"w": jax.random.normal(jax.random.key(0), (4, 3)), "v": jax.random.normal(jax.random.key(1), (3, 5))}
+    network = lambda p, x: x @ p["w"] @ jax.lax.stop_gradient(p["v"])  # noqa: E731
+    x = 2 * jnp.eye(4)
+    estimates = {
+        method: ntk.trace(network, params, x, method=method, key=jax.random.key(2), probes=16)
+        for method in ("exact", "hadamard", "hutchinson")
+    }
+    np.testing.assert_allclose(estimates["hadamard"].value, estimates["exact"].value, rtol=1e-12)
+    assert abs(estimates["hutchinson"].value / estimates["exact"].value - 1) > 0.01
+    assert estimates["hadamard"].stderr < 1e-10
+
+
+def test_hutch_plus_plus_is_exact_once_its_directions_span_the_kernel(x64):
+    """The kernel of a linear network over multiples of one input has as many directions as outputs."""
+    x = jnp.ones((5, 2)) * jnp.arange(1.0, 6)[:, None]
+    options = {"method": "hutch++", "key": jax.random.key(0)}
+    got = ntk.trace(lambda p, x: x @ p, jnp.ones((2, 3)), x, probes=8, **options)
+    np.testing.assert_allclose(got.value, 3 * 2 * 55, rtol=1e-10)
+    assert got.stderr < 1e-10
+    case = ntk_cases.make("batch-normalised")
+    everything = ntk.trace(*case[:3], probes=1000, **options)
+    np.testing.assert_allclose(everything.value, exact(case), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ntk_cases.NAMES)
+def test_lower_bounds_from_the_dense_jacobian_form_a_chain(name, x64):
+    f, params, x, y = case = ntk_cases.make(name)
+    rows = ntk_cases.jacobian(f, params, x)
+    slopes = np.asarray(jax.nn.softmax(f(params, x)) - jax.nn.one_hot(y, ntk_cases.CLASSES))
+    gradients = np.einsum("bc,bcp->bp", slopes, rows)
+    values = [exact(case)]
+    for method, size in (("per-sample", 1), ("per-batch", 2), ("per-batch", 3), ("one-batch", 6)):
+        got = ntk.trace(*case, method=method, batch_size=size, chunk=2)
+        batches = gradients.reshape(6 // size, size, -1).mean(axis=1)
+        np.testing.assert_allclose(got.value, size * np.sum(batches**2) / 2, rtol=1e-10)
+        assert np.isnan(got.stderr)
+        assert got.cost == 6 // size
+        values.append(float(got.value))
+    assert values[0] > values[1] > max(values[2:4])
+    assert min(values[2:4]) > values[4]
+    np.testing.assert_allclose(values[4], 6 * ntk.one_batch(f, params, x, y) / 2, rtol=1e-10)
+    np.testing.assert_allclose(values[1], ntk.per_sample(f, params, x, y) / 2, rtol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["exact", "hutchinson", "hadamard", "hutch++", "per-sample"])
+@pytest.mark.parametrize("batch_statistics", [True, False])
+def test_the_number_of_devices_does_not_change_the_result(method, batch_statistics):
+    case = ntk_cases.make("dense")
+    options = {"method": method, "key": jax.random.key(3), "probes": 40, "chunk": 3, "tolerance": 0.2}
+    options["batch_statistics"] = batch_statistics
+    alone = ntk.trace(*case, **options)
+    for devices in (1, 2, 8):
+        mesh = Mesh(np.array(jax.devices()[:devices]), "devices")
+        assert len(mesh.devices) == devices
+        got = ntk.trace(*case, **options, mesh=mesh)
+        np.testing.assert_array_equal(got, alone)
+    square = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("a", "b"))
+    np.testing.assert_array_equal(ntk.trace(*case, **options, mesh=square), alone)
 
 
 def test_probes_are_added_until_the_tolerance_is_met(x64):
-    params, x = problem()
+    f, params, x, _ = ntk_cases.make("dense")
     options = {"method": "hutchinson", "key": jax.random.key(1), "probes": 4000}
-    loose = ntk.trace(independent, params, x, tolerance=0.2, **options)
-    tight = ntk.trace(independent, params, x, tolerance=0.02, **options)
+    loose = ntk.trace(f, params, x, tolerance=0.2, **options)
+    tight = ntk.trace(f, params, x, tolerance=0.02, **options)
     assert loose.stderr <= 0.2 * loose.value
     assert tight.stderr <= 0.02 * tight.value
     assert 4 <= loose.cost < tight.cost < 4000
-    bounded = ntk.trace(independent, params, x, tolerance=1e-9, **(options | {"probes": 6}))
+    bounded = ntk.trace(f, params, x, tolerance=1e-9, **(options | {"probes": 6}))
     assert bounded.cost == 6
     assert bounded.stderr > 1e-9 * bounded.value
 
 
 def test_a_single_probe_cannot_tell_its_error(x64):
-    params, x = problem()
-    assert np.isnan(ntk.trace(independent, params, x, method="hutchinson", key=jax.random.key(0), probes=1).stderr)
+    case = ntk_cases.make("dense")[:3]
+    assert np.isnan(ntk.trace(*case, method="hutchinson", key=jax.random.key(0), probes=1).stderr)
 
 
 def test_constant_network_has_trace_zero_and_a_bad_one_is_not_hidden():
@@ -101,10 +153,14 @@ def test_memory_is_bounded_by_the_chunk_and_not_by_the_outputs():
     def temporary(outputs, chunk):
         params = {"first": jnp.ones((50, 400)), "second": jnp.ones((400, outputs))}
         x = jnp.ones((32, 50))
-        compiled = (
-            importlib.import_module("nasi_jax.ntk.trace")._basis_chunk.lower(independent, params, x, 0, chunk).compile()
-        )
-        return compiled.memory_analysis().temp_size_in_bytes
+        module = importlib.import_module("nasi_jax.ntk.trace")
+        plan = importlib.import_module("nasi_jax.ntk.cotangents").make_plan("exact", (32, outputs), None, 1, None)
+        indices = jnp.arange(chunk)
+        lowered = module._squared_norms.lower(network, *plan[:2], True, None, params, x, None, None, outputs, indices)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    def network(p, x):
+        return jnp.tanh(x @ p["first"]) @ p["second"]
 
     assert temporary(10, 2) < temporary(10, 32) / 4
     rows = 32 * 10
@@ -117,6 +173,9 @@ def test_memory_is_bounded_by_the_chunk_and_not_by_the_outputs():
     [
         ({"method": "guess"}, "method: expected"),
         ({"method": "hutchinson"}, "key: expected"),
+        ({"method": "hutch++", "probes": 1, "key": jax.random.key(0)}, "probes: expected at least 2"),
+        ({"method": "per-batch"}, "batch_size: expected a divisor of the 6 samples, got None"),
+        ({"method": "per-batch", "batch_size": 4}, "batch_size: expected a divisor of the 6 samples, got 4"),
         ({"probes": 0}, "probes: expected"),
         ({"chunk": 0}, "chunk: expected"),
         ({"tolerance": -0.1}, "tolerance: expected"),
@@ -124,4 +183,21 @@ def test_memory_is_bounded_by_the_chunk_and_not_by_the_outputs():
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        ntk.trace(independent, {"w": jnp.ones(2)}, jnp.ones((4, 3)), **options)
+        ntk.trace(*ntk_cases.make("dense"), **options)
+
+
+def test_lower_bounds_ask_for_labels():
+    f, params, x, y = ntk_cases.make("dense")
+    for labels in (None, y[:3], y.astype(float)):
+        with pytest.raises(ValueError, match=r"y: expected integer labels of shape \(6,\) with method='one-batch'"):
+            ntk.trace(f, params, x, labels, method="one-batch")
+
+
+def test_an_overflow_ends_the_search_for_a_tolerance():
+    params, x = {"w": jnp.full((3, 2), 1e30)}, jnp.full((4, 3), 1e30)
+    overflowing = lambda p, x: x @ p["w"]  # noqa: E731
+    for method in ("hutchinson", "hadamard"):
+        got = ntk.trace(overflowing, params, x, method=method, key=jax.random.key(0), probes=400, tolerance=0.1)
+        assert not np.isfinite(got.value)
+        assert got.cost == 8
+    assert np.isnan(ntk.trace(overflowing, params, x, method="hutch++", key=jax.random.key(0)).value)

@@ -1,0 +1,96 @@
+"""Networks on which the exact methods are held against a dense float64 Jacobian."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+CLASSES = 3
+
+
+class Case(NamedTuple):
+    apply_fn: Callable[[Any, jax.Array], jax.Array]
+    params: Any
+    x: jax.Array
+    y: jax.Array
+
+
+class Network(nn.Module):
+    """Convolutions plain, depthwise and dilated, pools, normalisation, and parameters of every rank."""
+
+    normalise: str = "no"
+
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.ones, (), x.dtype)
+        x = nn.Conv(4, (3, 3), param_dtype=x.dtype)(x)
+        if self.normalise != "no":
+            x = nn.BatchNorm(use_running_average=self.normalise == "fixed", param_dtype=x.dtype, name="norm")(x)
+        x = nn.relu(x)
+        x = scale * nn.Conv(4, (3, 3), feature_group_count=4, use_bias=False, param_dtype=x.dtype)(x)
+        x = nn.max_pool(x, (2, 2), (2, 2))
+        x = nn.tanh(nn.Conv(3, (3, 3), kernel_dilation=(2, 2), param_dtype=x.dtype)(x))
+        return nn.Dense(CLASSES, param_dtype=x.dtype)(nn.avg_pool(x, (2, 2)).reshape(len(x), -1))
+
+
+def dense(params, x):
+    return jnp.tanh(x @ params["first"] + params["bias"][None]) @ params["second"]
+
+
+def batch_normalised(params, x):
+    return jax.nn.relu(jax.nn.standardize(x @ params["first"], axis=0, epsilon=1e-5)) @ params["second"]
+
+
+def convolutional(normalise):
+    network = Network(normalise)
+
+    def apply_fn(params, x):
+        variables = {"params": params, "batch_stats": {"norm": {"mean": jnp.full(4, 0.3), "var": jnp.full(4, 2.0)}}}
+        return network.apply(variables, x, mutable=["batch_stats"])[0]
+
+    return apply_fn
+
+
+INDEPENDENT = {"dense": dense, "convolutions": convolutional("no"), "fixed-statistics": convolutional("fixed")}
+COUPLED = {"batch-normalised": batch_normalised, "batch-statistics": convolutional("batch")}
+NAMES = [*INDEPENDENT, *COUPLED]
+
+
+def make(name, batch=6, seed=0):
+    """Makes a case; in float64 under the fixture `x64`."""
+    return _make(name, batch, seed, jax.dtypes.canonicalize_dtype(float))
+
+
+@functools.cache
+def _make(name, batch, seed, dtype):
+    keys = jax.random.split(jax.random.key(seed), 5)
+    apply_fn = (INDEPENDENT | COUPLED)[name]
+    if name in {"dense", "batch-normalised"}:
+        x = jax.random.normal(keys[0], (batch, 5), dtype)
+        params = {
+            "first": jax.random.normal(keys[1], (5, 9), dtype),
+            "bias": jax.random.normal(keys[2], (9,), dtype),
+            "second": jax.random.normal(keys[3], (9, CLASSES), dtype),
+        }
+    else:
+        x = jax.random.normal(keys[0], (batch, 6, 6, 2), dtype)
+        normalise = {"convolutions": "no", "fixed-statistics": "fixed", "batch-statistics": "batch"}[name]
+        params = Network(normalise).init(keys[1], x)["params"]
+    return Case(apply_fn, params, x, jax.random.randint(keys[4], (batch,), 0, CLASSES))
+
+
+def jacobian(apply_fn, params, x):
+    """Dense Jacobian (batch, outputs, parameters)."""
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    return np.asarray(jax.jacrev(lambda p: apply_fn(unravel(p), x))(flat))
+
+
+def dense_kernel(apply_fn, params, x):
+    """Kernel (batch * outputs, batch * outputs)."""
+    rows = jacobian(apply_fn, params, x).reshape(len(x) * CLASSES, -1)
+    return rows @ rows.T
