@@ -21,7 +21,7 @@ class Case(NamedTuple):
 
 
 class Network(nn.Module):
-    """Convolutions plain, depthwise and dilated, pools, normalisation, and parameters of every rank."""
+    """Convolutions plain, depthwise and dilated, pools, normalisation, branches, and parameters of every rank."""
 
     normalise: str = "no"
 
@@ -33,7 +33,8 @@ class Network(nn.Module):
             x = nn.BatchNorm(use_running_average=self.normalise == "fixed", param_dtype=x.dtype, name="norm")(x)
         x = nn.relu(x)
         x = scale * nn.Conv(4, (3, 3), feature_group_count=4, use_bias=False, param_dtype=x.dtype)(x)
-        x = nn.max_pool(x, (2, 2), (2, 2))
+        first, second = jnp.split(nn.max_pool(x, (2, 2), (2, 2)), 2, axis=-1)
+        x = jnp.concatenate([first * second, second], axis=-1)
         x = nn.tanh(nn.Conv(3, (3, 3), kernel_dilation=(2, 2), param_dtype=x.dtype)(x))
         return nn.Dense(CLASSES, param_dtype=x.dtype)(nn.avg_pool(x, (2, 2)).reshape(len(x), -1))
 

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import importlib
 import importlib.metadata
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
@@ -128,7 +129,8 @@ def _primals_out_and_pullback(
     # equations of calls have no rules there, so that calls are to be inlined
     with jax.disable_jit():
         outputs, tangent_map = jax.linearize(lambda *flat: function(*jax.tree.unflatten(in_tree, flat)), *leaves)
-        jaxpr, constants = _tangent_equations(jax.make_jaxpr(tangent_map)(*leaves))
+        linear = jax.make_jaxpr(tangent_map)(*leaves)
+        jaxpr, constants = _tangent_equations(jax.make_jaxpr(functools.partial(_evaluate, linear))(*leaves))
 
     def pullback(*cotangents: Any) -> Any:
         collected = empirical._backward_pass(
@@ -146,23 +148,42 @@ def _primals_out_and_pullback(
     return outputs, pullback
 
 
+def _evaluate(closed: jax.extend.core.ClosedJaxpr, *values: Any) -> list[Any]:
+    """Evaluates equations, with splits made slices: those of several results have no rules in neural-tangents."""
+    known = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+    known.update(zip(closed.jaxpr.invars, values, strict=True))
+    for equation in closed.jaxpr.eqns:
+        known.update(zip(equation.outvars, _results(equation, known), strict=True))
+    return [_read(v, known) for v in closed.jaxpr.outvars]
+
+
 def _tangent_equations(closed: jax.extend.core.ClosedJaxpr) -> tuple[Any, list[Any]]:
     """Evaluates the equations that no tangent enters; returns the others, and the values that they read."""
     jaxpr = closed.jaxpr
     known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     tangents, equations = set(jaxpr.invars), []
     for equation in jaxpr.eqns:
-        read = [v for v in equation.invars if not isinstance(v, jax.extend.core.Literal)]
-        if tangents.intersection(read):
+        if tangents.isdisjoint(v for v in equation.invars if not isinstance(v, jax.extend.core.Literal)):
+            known.update(zip(equation.outvars, _results(equation, known), strict=True))
+        else:
             tangents.update(equation.outvars)
             equations.append(equation)
-            continue
-        functions, parameters = equation.primitive.get_bind_params(equation.params)
-        values = [v.val if isinstance(v, jax.extend.core.Literal) else known[v] for v in equation.invars]
-        results = equation.primitive.bind(*functions, *values, **parameters)
-        known.update(zip(equation.outvars, results if equation.primitive.multiple_results else [results], strict=True))
     kept = SimpleNamespace(constvars=list(known), invars=jaxpr.invars, outvars=jaxpr.outvars, eqns=equations)
     return kept, list(known.values())
+
+
+def _results(equation: Any, known: dict[Any, Any]) -> list[Any]:
+    values = [_read(v, known) for v in equation.invars]
+    if equation.primitive.name == "split":
+        ends = list(itertools.accumulate(equation.params["sizes"], initial=0))
+        axis = equation.params["axis"]
+        return [jax.lax.slice_in_dim(values[0], *ends[i : i + 2], axis=axis) for i in range(len(ends) - 1)]
+    results = equation.primitive.bind(*values, **equation.params)
+    return list(results) if equation.primitive.multiple_results else [results]
+
+
+def _read(variable: Any, known: dict[Any, Any]) -> Any:
+    return variable.val if isinstance(variable, jax.extend.core.Literal) else known[variable]
 
 
 def _equation_vjp(equation: Any, cotangent: Any, *values: Any) -> list[Any]:
