@@ -210,7 +210,7 @@ def prepare_trace(problem: Problem, **options: Any) -> Program:
     module._squared_norms = recording
     try:
         for _ in range(2):
-            ntk.trace(*problem, key=jax.random.key(0), **options | {"tolerance": 1e9})
+            ntk.trace(*problem, key=jax.random.key(0), **(options | {"tolerance": 1e9}))  # type: ignore[arg-type]
     finally:
         module._squared_norms = compiled_function
     memory = temporary(compiled_function.lower(*calls[0][0]).compile())

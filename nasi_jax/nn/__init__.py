@@ -10,21 +10,39 @@ from nasi_jax.nn.blocks import (
     normalise,
     relu_conv_norm,
 )
-from nasi_jax.nn.linear import PARAMETERISATIONS, Conv, Dense, Parameterisation, conv, weight
+from nasi_jax.nn.linear import Conv, Dense, conv, weight
+from nasi_jax.nn.style import (
+    CHANNEL_SCALES,
+    NORMALISATIONS,
+    PARAMETERISATIONS,
+    PREACTIVATIONS,
+    Normalisation,
+    Parameterisation,
+    Style,
+    rectify,
+    scaled,
+)
 
 __all__ = [
+    "CHANNEL_SCALES",
+    "NORMALISATIONS",
     "PARAMETERISATIONS",
+    "PREACTIVATIONS",
     "BatchNorm",
     "Conv",
     "ConvNormWeights",
     "Dense",
+    "Normalisation",
     "Parameterisation",
     "ReLUConvNorm",
     "ResidualReduction",
     "Stem",
+    "Style",
     "average_pool",
     "conv",
     "normalise",
+    "rectify",
     "relu_conv_norm",
+    "scaled",
     "weight",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,27 +12,26 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from nasi_jax.nn.linear import LINEAR_GAIN, RELU_GAIN, Conv, Parameterisation, conv, weight
+from nasi_jax.nn.linear import LINEAR_GAIN, RELU_GAIN, Conv, conv, weight
+from nasi_jax.nn.style import Style, rectify, scaled
 
 BATCH_NORM_EPSILON = 1e-5
 
 
 class BatchNorm(nn.Module):
-    """Normalises every channel by the mean and variance of the batch (Ioffe and Szegedy, 2015).
-
-    Statistics are always those of the batch at hand, so outputs of one batch depend on each other.
+    """Normalises every channel by a mean and a variance (Ioffe and Szegedy, 2015).
 
     Attributes:
-        affine: whether a learnable scale and shift follow; they start at one and zero.
+        style: see `Style`.
     """
 
-    affine: bool = True
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (batch, height, width, channels) to the same shape."""
-        x = normalise(x)
-        if not self.affine:
+        x = normalise(x, self.style)
+        if not self.style.affine:
             return x
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], x.dtype)
         return shift_scale(x, scale, self.param("bias", nn.initializers.zeros, x.shape[-1:], x.dtype))
@@ -42,8 +42,10 @@ def shift_scale(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     return x * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
 
 
-def normalise(x: jax.Array) -> jax.Array:
+def normalise(x: jax.Array, style: Style) -> jax.Array:
     """Subtracts each channel's mean over batch, height and width and divides by its standard deviation."""
+    if style.normalisation == "fixed":
+        return x / math.sqrt(1 + BATCH_NORM_EPSILON)
     return jax.nn.standardize(x, axis=(0, 1, 2), epsilon=BATCH_NORM_EPSILON)
 
 
@@ -62,51 +64,63 @@ class ReLUConvNorm(nn.Module):
         features: output channels.
         window: height and width of the kernel.
         strides: step of the window.
-        affine: whether batch normalisation has a scale and a shift.
-        parameterisation: see `nasi_jax.nn.Parameterisation`.
+        style: see `Style`.
     """
 
     features: int
     window: int = 3
     strides: int = 1
-    affine: bool = True
-    parameterisation: Parameterisation = "standard"
+    style: Style = Style()
 
     @nn.compact
     def weights(self, channels: int, dtype: jax.typing.DTypeLike) -> ConvNormWeights:
         """Declares the parameters for an input of `channels`, for `relu_conv_norm` to use."""
         shape = (self.window, self.window, channels, self.features)
-        kernel = weight(self, shape, dtype, parameterisation=self.parameterisation)
-        if not self.affine:
+        kernel = weight(self, shape, dtype, parameterisation=self.style.parameterisation)
+        if not self.style.affine:
             return ConvNormWeights(kernel, None, None)
         scale = self.param("scale", nn.initializers.ones, (self.features,), dtype)
         return ConvNormWeights(kernel, scale, self.param("bias", nn.initializers.zeros, (self.features,), dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, features)."""
-        return relu_conv_norm(x, [self.weights(x.shape[-1], x.dtype)], self.strides)[0]
+        branches = [self.weights(x.shape[-1], x.dtype)]
+        return relu_conv_norm(self, "relu", x, branches, self.style, self.strides)[0]
 
 
-def relu_conv_norm(x: jax.Array, branches: Sequence[ConvNormWeights], strides: int = 1) -> list[jax.Array]:
+def relu_conv_norm(
+    module: nn.Module,
+    name: str,
+    x: jax.Array,
+    branches: Sequence[ConvNormWeights],
+    style: Style,
+    strides: int = 1,
+    uses: jax.Array | float = 1.0,
+) -> list[jax.Array]:
     """Applies several ReLU-Conv-BN to one input, as one convolution for each window size.
 
     Kernels that read the same input concatenate along their output channels, and batch normalisation acts on every
     channel alone, so the joint result is exactly that of the branches one by one.
 
     Args:
+        module: the bound module that they are part of.
+        name: name, in the module, under which their shared ReLU and their convolutions are observed.
         x: images, (batch, height, width, channels).
         branches: weights of each branch.
+        style: see `Style`.
         strides: step of all windows.
+        uses: number of branches that are in use, see `rectify`.
 
     Returns:
         One (batch, height / strides, width / strides, features) array for each branch, in the order given.
     """
     outputs: dict[int, jax.Array] = {}
-    rectified = nn.relu(x)
+    rectified = rectify(module, name, x, uses) if branches else x
     for window in {branch.kernel.shape[0]: None for branch in branches}:
         group = [i for i, branch in enumerate(branches) if branch.kernel.shape[0] == window]
         kernels = [branches[i].kernel for i in group]
-        joint = normalise(conv(rectified, jnp.concatenate(kernels, axis=-1), strides))
+        joint = scaled(module, f"{name}_conv_{window}", conv(rectified, jnp.concatenate(kernels, axis=-1), strides))
+        joint = normalise(joint, style)
         ends = list(itertools.accumulate(kernel.shape[-1] for kernel in kernels))
         for i, part in zip(group, jnp.split(joint, ends[:-1], axis=-1), strict=True):
             scale, bias = branches[i].scale, branches[i].bias
@@ -145,21 +159,18 @@ class ResidualReduction(nn.Module):
 
     Attributes:
         features: output channels.
-        affine: whether batch normalisation has a scale and a shift.
-        parameterisation: see `nasi_jax.nn.Parameterisation`.
+        style: see `Style`.
     """
 
     features: int
-    affine: bool = True
-    parameterisation: Parameterisation = "standard"
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (batch, height, width, channels) to (batch, height / 2, width / 2, features), even sizes."""
-        options = {"affine": self.affine, "parameterisation": self.parameterisation}
-        y = ReLUConvNorm(self.features, strides=2, name="conv_a", **options)(x)
-        y = ReLUConvNorm(self.features, name="conv_b", **options)(y)
-        shortcut = Conv(self.features, 1, LINEAR_GAIN, self.parameterisation, name="shortcut")
+        y = ReLUConvNorm(self.features, strides=2, style=self.style, name="conv_a")(x)
+        y = ReLUConvNorm(self.features, style=self.style, name="conv_b")(y)
+        shortcut = Conv(self.features, 1, LINEAR_GAIN, self.style, name="shortcut")
         return y + shortcut(average_pool(x, window=2, strides=2))
 
 
@@ -168,16 +179,14 @@ class Stem(nn.Module):
 
     Attributes:
         features: output channels.
-        affine: whether batch normalisation has a scale and a shift.
-        parameterisation: see `nasi_jax.nn.Parameterisation`.
+        style: see `Style`.
     """
 
     features: int
-    affine: bool = True
-    parameterisation: Parameterisation = "standard"
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (batch, height, width, channels) to (batch, height, width, features)."""
-        x = Conv(self.features, 3, RELU_GAIN, self.parameterisation, name="conv")(x)
-        return BatchNorm(self.affine, name="norm")(x)
+        x = Conv(self.features, 3, RELU_GAIN, self.style, name="conv")(x)
+        return BatchNorm(self.style, name="norm")(x)

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
 
 import jax
 from flax import linen as nn
 
-Parameterisation = Literal["standard", "ntk"]
-"""How a weight of gain g and fan-in k is stored.
-
-``"standard"``: the parameter is the weight, drawn from N(0, g / k). ``"ntk"``: the parameter is drawn from N(0, 1)
-and multiplied by sqrt(g / k) at every use, so that a layer's share of the NTK does not grow with its fan-in
-(Jacot et al., 2018). Both give the same function at initialisation; only the gradients differ.
-"""
-
-PARAMETERISATIONS: tuple[str, ...] = get_args(Parameterisation)
+from nasi_jax.nn.style import Parameterisation, Style, scaled
 
 NTK_BIAS_SCALE = 0.1
 """Factor of a bias in NTK parameterisation, beta of Jacot et al. (2018), section 2.1, with the value they use.
@@ -81,19 +72,20 @@ class Conv(nn.Module):
         features: output channels.
         window: height and width of the kernel, odd.
         gain: variance of the weights times their fan-in.
-        parameterisation: see `Parameterisation`.
+        style: see `Style`.
     """
 
     features: int
     window: int = 3
     gain: float = RELU_GAIN
-    parameterisation: Parameterisation = "standard"
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (batch, height, width, channels) to (batch, height, width, features)."""
         shape = (self.window, self.window, x.shape[-1], self.features)
-        return conv(x, weight(self, shape, x.dtype, gain=self.gain, parameterisation=self.parameterisation))
+        kernel = weight(self, shape, x.dtype, gain=self.gain, parameterisation=self.style.parameterisation)
+        return scaled(self, "output", conv(x, kernel))
 
 
 class Dense(nn.Module):
@@ -101,17 +93,17 @@ class Dense(nn.Module):
 
     Attributes:
         features: number of outputs.
-        parameterisation: see `Parameterisation`; in NTK parameterisation the bias is used times `NTK_BIAS_SCALE`.
+        style: see `Style`; in NTK parameterisation the bias is used times `NTK_BIAS_SCALE`.
     """
 
     features: int
-    parameterisation: Parameterisation = "standard"
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (batch, channels) to (batch, features)."""
         shape = (x.shape[-1], self.features)
-        kernel = weight(self, shape, x.dtype, gain=LINEAR_GAIN, parameterisation=self.parameterisation)
+        kernel = weight(self, shape, x.dtype, gain=LINEAR_GAIN, parameterisation=self.style.parameterisation)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
-        scale = NTK_BIAS_SCALE if self.parameterisation == "ntk" else 1.0
-        return x @ kernel + scale * bias.reshape(1, -1)
+        scale = NTK_BIAS_SCALE if self.style.parameterisation == "ntk" else 1.0
+        return scaled(self, "output", x @ kernel + scale * bias.reshape(1, -1))

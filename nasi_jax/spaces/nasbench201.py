@@ -13,15 +13,19 @@ from flax import linen as nn
 from flax import struct
 
 from nasi_jax.nn import (
+    NORMALISATIONS,
     PARAMETERISATIONS,
     BatchNorm,
     ConvNormWeights,
     Dense,
+    Normalisation,
     Parameterisation,
     ReLUConvNorm,
     ResidualReduction,
     Stem,
+    Style,
     average_pool,
+    rectify,
     relu_conv_norm,
 )
 from nasi_jax.spaces.base import Alphas, Edge, Genotype, Weights, uniform_other
@@ -167,15 +171,13 @@ class Cell(nn.Module):
         features: channels of the input and of every node.
         choices: for each edge the index of its only operation, or None to build all of them.
         discrete: promises that weights are one-hot, which lets an edge's two convolutions be one.
-        affine: whether batch normalisation has a scale and a shift.
-        parameterisation: see `nasi_jax.nn.Parameterisation`.
+        style: see `nasi_jax.nn.Style`.
     """
 
     features: int
     choices: tuple[int, ...] | None = None
     discrete: bool = False
-    affine: bool = True
-    parameterisation: Parameterisation = "standard"
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, x: jax.Array, weights: jax.Array | None = None) -> jax.Array:
@@ -209,7 +211,9 @@ class Cell(nn.Module):
         else:
             branches = list(convolutions.values())
             scales = [(edge, _weight(weights, edge, operation)) for edge, operation in convolutions]
-        outputs = [(edge, scale * y) for (edge, scale), y in zip(scales, relu_conv_norm(x, branches), strict=True)]
+        uses = sum(scale for _, scale in scales)
+        convolved = relu_conv_norm(self, f"node_{source}", x, branches, self.style, uses=uses)
+        outputs = [(edge, scale * y) for (edge, scale), y in zip(scales, convolved, strict=True)]
         pooled = average_pool(x) if any(operation == "avg_pool_3x3" for _, operation in built) else x
         for edge, operation in built:
             if operation == "skip_connect":
@@ -223,8 +227,7 @@ class Cell(nn.Module):
         return ReLUConvNorm(
             self.features,
             _WINDOWS[operation],
-            affine=self.affine,
-            parameterisation=self.parameterisation,
+            style=self.style,
             name=f"edge_{source}_{target}_{operation}",
         ).weights(x.shape[-1], x.dtype)
 
@@ -263,6 +266,7 @@ class NASBench201Network(nn.Module):
         classes: number of outputs.
         affine: whether batch normalisation has a scale and a shift.
         parameterisation: see `nasi_jax.nn.Parameterisation`.
+        normalisation: see `nasi_jax.nn.Normalisation`.
         discrete: promises that the one-shot network's weights are one-hot, for a smaller and faster program.
         choices: for each edge the index of its only operation, or None for the one-shot network.
     """
@@ -272,6 +276,7 @@ class NASBench201Network(nn.Module):
     classes: int = 10
     affine: bool = True
     parameterisation: Parameterisation = "standard"
+    normalisation: Normalisation = "batch"
     discrete: bool = False
     choices: tuple[int, ...] | None = None
 
@@ -280,8 +285,9 @@ class NASBench201Network(nn.Module):
         for name in ("channels", "cells", "classes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {getattr(self, name)!r}")
-        if self.parameterisation not in PARAMETERISATIONS:
-            raise ValueError(f"parameterisation: expected one of {PARAMETERISATIONS}, got {self.parameterisation!r}")
+        for name, allowed in (("parameterisation", PARAMETERISATIONS), ("normalisation", NORMALISATIONS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
         super().__post_init__()
 
     @nn.compact
@@ -302,14 +308,14 @@ class NASBench201Network(nn.Module):
             raise ValueError(
                 f"x: expected images (batch, height, width, colours) with sides divisible by 4, got shape {x.shape}"
             )
-        options = {"affine": self.affine, "parameterisation": self.parameterisation}
-        x = Stem(self.channels, name="stem", **options)(x)
+        style = Style(self.affine, self.parameterisation, self.normalisation)
+        x = Stem(self.channels, style, name="stem")(x)
         for stage in range(STAGES):
             features = self.channels * 2**stage
             if stage > 0:
-                x = ResidualReduction(features, name=f"reduction_{stage}", **options)(x)
+                x = ResidualReduction(features, style, name=f"reduction_{stage}")(x)
             for i in range(self.cells):
-                cell = Cell(features, self.choices, self.discrete, name=f"stage_{stage}_cell_{i}", **options)
+                cell = Cell(features, self.choices, self.discrete, style, name=f"stage_{stage}_cell_{i}")
                 x = cell(x, None if weights is None else weights["cell"])
-        x = nn.relu(BatchNorm(self.affine, name="norm")(x)).mean(axis=(1, 2))
-        return Dense(self.classes, self.parameterisation, name="head")(x)
+        x = rectify(self, "last", BatchNorm(style, name="norm")(x)).mean(axis=(1, 2))
+        return Dense(self.classes, style, name="head")(x)

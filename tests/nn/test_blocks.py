@@ -28,10 +28,18 @@ def test_batch_norm_is_flax_batch_norm(x64):
     assert jax.tree.structure(own_variables["params"]) == jax.tree.structure(variables["params"])
 
 
+def test_fixed_statistics_are_those_of_flax_at_initialisation(x64):
+    x = 3 + 2 * jax.random.normal(jax.random.key(0), (4, 5, 6, 3), jnp.float64)
+    reference = flax_nn.BatchNorm(use_running_average=True, epsilon=1e-5, param_dtype=jnp.float64)
+    expected, _ = reference.init_with_output(jax.random.key(1), x)
+    ours, _ = nn.BatchNorm(nn.Style(normalisation="fixed")).init_with_output(jax.random.key(1), x)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)  # the running statistics of Flax are float32
+
+
 def test_constant_input_normalises_to_zero_with_finite_gradient():
     x = jnp.ones((2, 4, 4, 3))
-    assert (nn.normalise(x) == 0).all()
-    assert jnp.isfinite(jax.grad(lambda x: jnp.sum(nn.normalise(x) ** 2))(x)).all()
+    assert (nn.normalise(x, nn.Style()) == 0).all()
+    assert jnp.isfinite(jax.grad(lambda x: jnp.sum(nn.normalise(x, nn.Style()) ** 2))(x)).all()
 
 
 @pytest.mark.parametrize(("window", "strides"), [(1, 1), (3, 1), (3, 2), (1, 2)])
@@ -56,13 +64,16 @@ def test_branches_that_share_an_input_compute_as_each_alone(affine, x64):
 
     keys = jax.random.split(jax.random.key(1), 4)
     branches = [weights(key, window, 2 + i) for i, (key, window) in enumerate(zip(keys, (3, 1, 1, 3), strict=True))]
-    for together, branch in zip(nn.relu_conv_norm(x, branches), branches, strict=True):
-        np.testing.assert_allclose(together, nn.relu_conv_norm(x, [branch])[0], rtol=1e-10, atol=1e-12)
+    module, style = flax_nn.Dense(1).bind({}), nn.Style()
+    for together, branch in zip(nn.relu_conv_norm(module, "n", x, branches, style), branches, strict=True):
+        np.testing.assert_allclose(
+            together, nn.relu_conv_norm(module, "n", x, [branch], style)[0], rtol=1e-10, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("gain", [1.0, 2.0])
 def test_weights_have_the_variance_they_say(gain):
-    layers = {p: nn.Conv(64, 3, gain, p) for p in nn.PARAMETERISATIONS}
+    layers = {p: nn.Conv(64, 3, gain, nn.Style(parameterisation=p)) for p in nn.PARAMETERISATIONS}
     x = jnp.zeros((1, 4, 4, 64))
     kernels = {p: layer.init(jax.random.key(0), x)["params"]["kernel"] for p, layer in layers.items()}
     np.testing.assert_allclose(jnp.var(kernels["standard"]) * 9 * 64, gain, rtol=0.03)

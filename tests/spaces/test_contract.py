@@ -184,7 +184,9 @@ def test_unknown_space_is_refused():
         spaces.get("nasbench102")
 
 
-@pytest.mark.parametrize("bad", [{"channels": 0}, {"cells": -1}, {"classes": 0}, {"parameterisation": "mup"}])
+@pytest.mark.parametrize(
+    "bad", [{"channels": 0}, {"cells": -1}, {"classes": 0}, {"parameterisation": "mup"}, {"normalisation": "layer"}]
+)
 def test_bad_sizes_are_refused(space, bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         space.one_shot(**bad)

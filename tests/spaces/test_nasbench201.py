@@ -8,6 +8,7 @@ import pytest
 from flax import linen as nn
 
 from nasi_jax import spaces
+from nasi_jax.nn import Style
 from nasi_jax.spaces.nasbench201 import EDGES, OPERATIONS, Cell
 
 SPACE = spaces.NASBench201()
@@ -101,7 +102,7 @@ def reference_cell(x, text, parameters):
 )
 def test_a_cell_computes_what_the_benchmark_defines(text, x64):
     choices = tuple(SPACE.parse(text).operations.tolist())
-    cell = Cell(5, choices, affine=False)
+    cell = Cell(5, choices, style=Style(affine=False))
     x = jax.random.normal(jax.random.key(1), (4, 8, 6, 5), jnp.float64)
     parameters = cell.init(jax.random.key(0), x).get("params", {})
     got = cell.apply({"params": parameters}, x)
@@ -110,7 +111,7 @@ def test_a_cell_computes_what_the_benchmark_defines(text, x64):
 
 def test_one_shot_mixes_operations_by_their_weights(x64):
     """A soft mixture is the weighted sum of the operations, edge by edge."""
-    cell = Cell(3, None, affine=False)
+    cell = Cell(3, None, style=Style(affine=False))
     x = jax.random.normal(jax.random.key(1), (4, 4, 4, 3), jnp.float64)
     weights = jnp.zeros((6, 5), jnp.float64).at[3].set(jnp.array([0.1, 0.2, 0.3, 0.15, 0.25]))
     parameters = cell.init(jax.random.key(0), x, weights)["params"]

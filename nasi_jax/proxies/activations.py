@@ -1,0 +1,58 @@
+"""Proxies from how a network tells inputs apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nasi_jax.ntk import ApplyFn
+
+_JACOB_COV_OFFSET = 1e-5
+
+
+def naswot(preactivations: Iterable[tuple[jax.Array, jax.Array]]) -> jax.Array:
+    r"""Log determinant of how many ReLU of a network agree, for each pair of inputs.
+
+    .. math:: \log | \det K |, \qquad K_{ij} = \#\{ \text{units with one state for } i \text{ and } j \}
+
+    Args:
+        preactivations: inputs of each ReLU layer, (batch, ...), and how often it counts.
+
+    Returns:
+        A scalar; minus infinity where two inputs cannot be told apart.
+
+    References:
+        Mellor, Turner, Storkey and Crowley, "Neural architecture search without training", ICML 2021.
+    """
+    total: Any = 0
+    for values, uses in preactivations:
+        active = (values.reshape(len(values), -1) > 0).astype(values.dtype)
+        total = total + uses * (active @ active.T + (1 - active) @ (1 - active).T)
+    return jnp.linalg.slogdet(total)[1]
+
+
+def jacob_cov(apply_fn: ApplyFn, params: Any, x: jax.Array) -> jax.Array:
+    r"""How little the gradients with respect to the inputs are correlated.
+
+    .. math:: - \sum_i \big( \log(\lambda_i + k) + (\lambda_i + k)^{-1} \big), \qquad k = 10^{-5}
+
+    with the eigenvalues of the correlation matrix of the gradients of the summed outputs.
+
+    Args:
+        apply_fn: the network.
+        params: pytree of parameters.
+        x: inputs, (batch, ...).
+
+    Returns:
+        A scalar.
+
+    References:
+        Mellor, Turner, Storkey and Crowley, "Neural architecture search without training", first version, 2020;
+        Abdelfattah et al., "Zero-cost proxies for lightweight NAS", ICLR 2021.
+    """
+    gradients = jax.grad(lambda x: jnp.sum(apply_fn(params, x)))(x).reshape(len(x), -1)
+    eigenvalues = jnp.linalg.eigvalsh(jnp.corrcoef(gradients)) + _JACOB_COV_OFFSET
+    return -jnp.sum(jnp.log(eigenvalues) + 1 / eigenvalues)
