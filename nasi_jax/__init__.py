@@ -11,10 +11,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nasi_jax import data, nn, ntk, report, search, spaces, tabular
+    from nasi_jax import data, nn, ntk, proxies, report, search, spaces, tabular
 
 __version__ = "0.1.0"
-__all__ = ["data", "nn", "ntk", "report", "search", "spaces", "tabular"]
+__all__ = ["data", "nn", "ntk", "proxies", "report", "search", "spaces", "tabular"]
 
 
 def __getattr__(name: str) -> ModuleType:

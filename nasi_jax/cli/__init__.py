@@ -7,7 +7,9 @@ from typing import Annotated
 
 import tyro
 
+from nasi_jax.cli.correlate import Correlate
 from nasi_jax.cli.draw import Draw
+from nasi_jax.cli.score import ScoreVerb
 from nasi_jax.cli.search import Search, with_preset
 
 DESCRIPTION = "Neural architecture search at initialisation (NASI)."
@@ -31,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(error, 2)
 
 
-def parse(arguments: list[str]) -> Search | Draw:
+def parse(arguments: list[str]) -> Search | ScoreVerb | Correlate | Draw:
     """Reads a command line; as tyro does, prints and exits where it is malformed.
 
     Args:
@@ -42,6 +44,8 @@ def parse(arguments: list[str]) -> Search | Draw:
     """
     return tyro.cli(
         Annotated[Search, tyro.conf.subcommand("search", default=with_preset(arguments))]
+        | Annotated[ScoreVerb, tyro.conf.subcommand("score")]
+        | Annotated[Correlate, tyro.conf.subcommand("correlate")]
         | Annotated[Draw, tyro.conf.subcommand("draw")],
         prog="nasi",
         description=DESCRIPTION,

@@ -15,12 +15,12 @@ _SECONDS_BETWEEN_LINES = 15.0
 class Progress:
     """Shows how far a command is, on standard error."""
 
-    def __init__(self, label: str, total: int, done: int = 0):
-        self._label, self._total, self._done = label, total, done
+    def __init__(self, label: str, total: int, done: int = 0, unit: str = "step"):
+        self._label, self._total, self._done, self._unit = label, total, done, unit
         self._first, self._start, self._last = done, 0.0, 0.0
         self._bar = None
         if sys.stderr.isatty():
-            self._bar = tqdm.tqdm(total=total, initial=done, desc=label, unit="step", dynamic_ncols=True)
+            self._bar = tqdm.tqdm(total=total, initial=done, desc=label, unit=unit, dynamic_ncols=True)
 
     def advance(self, steps: int, figures: dict[str, float]) -> None:
         """Reports `steps` more steps and the latest figures."""
@@ -36,11 +36,11 @@ class Progress:
         pace = ""
         if self._start:
             rate = (self._done - self._first) / (now - self._start)
-            pace = f"  {rate:.3g} steps/s  {(self._total - self._done) / rate:.0f} s left"
+            pace = f"  {rate:.3g} {self._unit}s/s  {(self._total - self._done) / rate:.0f} s left"
         else:  # the first steps are not counted, because they compile
             self._first, self._start = self._done, now
         self._last = now
-        print(f"{self._label} step {self._done}/{self._total}  {shown}{pace}", file=sys.stderr, flush=True)
+        print(f"{self._label} {self._unit} {self._done}/{self._total}  {shown}{pace}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:
         return self

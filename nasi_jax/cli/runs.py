@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import json
 import os
 import pathlib
+import platform
+import signal
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+import jax
 
 CONFIG = "config.json"
 HISTORY = "history.jsonl"
 CHECKPOINT = "checkpoint.msgpack"
 
 
+_PACKAGES = ("nasi_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
 class RunFolderError(ValueError):
     """A run folder cannot be used; the message says why and what to do."""
+
+
+def provenance(precision: str) -> dict[str, Any]:
+    """Returns what a result depends on beside its settings: versions, device, precision."""
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
+    return {
+        "versions": versions,
+        "device": f"{jax.default_backend()}: {jax.devices()[0].device_kind}",
+        "precision": f"{precision}, matrix products at highest precision",
+    }
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Makes a request to terminate a `KeyboardInterrupt`, so that both end a command in the same way."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def write_atomic(path: pathlib.Path, content: bytes | str) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import io
 import json
 import pathlib
-import platform
-import signal
 import sys
 import time
 from typing import Annotated, Any, Literal
@@ -20,19 +17,19 @@ from flax import serialization
 from matplotlib.figure import Figure
 
 from nasi_jax import data, report, search, spaces
+from nasi_jax.cli.options import DataOptions
 from nasi_jax.cli.progress import Progress
-from nasi_jax.cli.runs import CHECKPOINT, RunFolder, RunFolderError
+from nasi_jax.cli.runs import CHECKPOINT, RunFolder, RunFolderError, interruptible, provenance
 from nasi_jax.search import PRESETS, NASIConfig, NASIState
 
 RESULT = "genotype.json"
 _SHOWN = ("objective", "trace", "penalty", "nu")
 _FIGURES = (*_SHOWN, "gradient_norm")
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
-_PACKAGES = ("nasi_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
-class Search:
+class Search(DataOptions):
     """Select an architecture at initialisation; write genotype, figures and a report into a run folder.
 
     A run that was interrupted continues when the same command is given again.
@@ -41,12 +38,6 @@ class Search:
         out: run folder.
         preset: settings to start from: the default, or the paper's with its fixed or its adaptive constraint.
         space: search space.
-        data: "gaussian", the path of an .npz file with x and y, or the name of a TensorFlow data set.
-        labels: the data's own labels or random ones; by default true where there are labels.
-        image_size: height and width that images are brought to; 0 leaves them as they are (Gaussian: 32).
-        classes: number of labels of Gaussian inputs or of an .npz file; by default 10, or as many as its labels say.
-        data_dir: folder of prepared TensorFlow data sets.
-        download: allow TensorFlow Datasets to download the data set.
         seeds: number of independent searches; the selected genotype is that of their mean logits.
         seed: seed of the first search; the others count up from it.
         precision: floating-point type of the search.
@@ -57,12 +48,6 @@ class Search:
     out: pathlib.Path = pathlib.Path("runs/search")
     preset: Literal["default", "nasi-fix", "nasi-ada"] = "default"
     space: str = "nasbench201"
-    data: str = "gaussian"
-    labels: Literal["true", "random"] | None = None
-    image_size: int = 16
-    classes: int | None = None
-    data_dir: pathlib.Path | None = None
-    download: bool = False
     seeds: int = 1
     seed: int = 0
     precision: Literal["float32", "float64"] = "float32"
@@ -83,21 +68,12 @@ class Search:
             raise ValueError(f"seeds: expected a positive integer, got {self.seeds}")
         if not 0 <= self.seed < 2**32 - self.seeds:
             raise ValueError(f"seed: expected an integer from 0 to 2**32 - seeds, got {self.seed}")
-        if self.image_size < 0:
-            raise ValueError(f"image_size: expected 0 or a positive integer, got {self.image_size}")
         with jax.enable_x64(self.precision == "float64"):
             return self._run()
 
     def _run(self) -> int:
         space = spaces.get(self.space)
-        source = data.load(
-            self.data,
-            labels=self.labels,
-            image_size=self.image_size or None,
-            classes=self.classes,
-            directory=self.data_dir,
-            download=self.download,
-        )
+        source = self.source()
         search.check(space, source, self.config)
         settings = self._settings()
         folder = RunFolder.open(self.out, settings, result=RESULT, overwrite=self.overwrite)
@@ -149,9 +125,8 @@ class Search:
             folder.write(CHECKPOINT, _pack(states, time.monotonic() - start))
             fresh.clear()
 
-        terminate = signal.signal(signal.SIGTERM, _interrupt)
         try:
-            with Progress(f"nasi search {self.space}", self.config.steps, done) as progress:
+            with interruptible(), Progress(f"nasi search {self.space}", self.config.steps, done) as progress:
                 for latest, infos in search.iterate(keys, space, source, self.config, states):
                     states = latest  # what `save` writes, also after an interruption
                     figures = infos._asdict()
@@ -168,7 +143,6 @@ class Search:
                         save()
                         saved = time.monotonic()
         finally:
-            signal.signal(signal.SIGTERM, terminate)
             save()
         return states
 
@@ -181,10 +155,6 @@ def with_preset(arguments: list[str]) -> Search:
         if name == "--preset":
             preset = value if equals else following
     return Search(config=PRESETS.get(preset, PRESETS["default"]))
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _pack(states: NASIState, seconds: float) -> bytes:
@@ -212,18 +182,8 @@ def _write_result(
     genotype = space.decode(mean)
     found = [space.decode({name: values[i] for name, values in alphas.items()}) for i in range(len(states.step))]
     searches = [{"seed": seed + i, "genotype": space.format(g)} for i, g in enumerate(found)]
-    provenance = {
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
-        | {"python": platform.python_version()},
-        "device": f"{jax.default_backend()}: {jax.devices()[0].device_kind}",
-        "precision": f"{settings['precision']}, matrix products at highest precision",
-        "seconds": round(seconds, 1),
-    }
-    record = spaces.to_json(space, genotype) | {
-        "searches": searches,
-        "settings": settings,
-        "provenance": provenance,
-    }
+    origin = provenance(settings["precision"]) | {"seconds": round(seconds, 1)}
+    record = spaces.to_json(space, genotype) | {"searches": searches, "settings": settings, "provenance": origin}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **alphas)
     folder.write("alphas.npz", buffer.getvalue())
@@ -257,7 +217,7 @@ def _write_result(
     tables = {
         "Searches": (("seed", "genotype"), [(entry["seed"], entry["genotype"]) for entry in searches]),
         "Settings": (("name", "value"), [*_flat(settings)]),
-        "Provenance": (("name", "value"), [*_flat(provenance)]),
+        "Provenance": (("name", "value"), [*_flat(origin)]),
     }
     title = f"NASI on {space.name}: {len(found)} search{'es' if len(found) > 1 else ''}"
     folder.write("report.html", report.html_report(title, text, shown, tables))

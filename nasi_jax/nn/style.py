@@ -64,7 +64,8 @@ def rectify(module: nn.Module, name: str, x: jax.Array, uses: jax.Array | float 
 def scaled(module: nn.Module, name: str, y: jax.Array) -> jax.Array:
     """Multiplies a layer's output by the factors in the collection `CHANNEL_SCALES`, where there is one.
 
-    Their gradient at one is the sum, over height and width, of activation times gradient, for each sample and channel.
+    Where the collection is mutable, factors of one are put there, (batch, ..., channels) with ones between. Their
+    gradient at one is the sum, over height and width, of activation times gradient, for each sample and channel.
 
     Args:
         module: the bound module.
@@ -74,9 +75,8 @@ def scaled(module: nn.Module, name: str, y: jax.Array) -> jax.Array:
     Returns:
         An array like `y`.
     """
-    if module.is_initializing() or not (
-        module.is_mutable_collection(CHANNEL_SCALES) or module.has_variable(CHANNEL_SCALES, name)
-    ):
-        return y
-    shape = (len(y), *(1,) * (y.ndim - 2), y.shape[-1])
-    return y * module.variable(CHANNEL_SCALES, name, jnp.ones, shape, y.dtype).value
+    if module.is_mutable_collection(CHANNEL_SCALES) and not module.is_initializing():
+        module.put_variable(CHANNEL_SCALES, name, jnp.ones((len(y), *(1,) * (y.ndim - 2), y.shape[-1]), y.dtype))
+    elif module.has_variable(CHANNEL_SCALES, name):
+        y = y * module.get_variable(CHANNEL_SCALES, name)
+    return y

@@ -15,7 +15,7 @@ def _loss(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array) -> jax.Arr
 
 
 def weights_of(tree: Any) -> list[jax.Array]:
-    """Returns the weights of the layers of a parameter tree: its leaves but for biases and scales, which are vectors."""
+    """Returns the weights of the layers of a parameter tree: all leaves but biases and scales, which are vectors."""
     return [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim > 1]
 
 

@@ -94,3 +94,27 @@ def histogram_figure(space: SearchSpace, selected: dict[str, np.ndarray]) -> Fig
         axes.set_title("selected operations" if len(selected) == 1 else f"selected operations, {name}")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
+
+
+def scatter_figure(name: str, score: np.ndarray, truth: dict[str, np.ndarray]) -> Figure:
+    """Draws published figures over a score.
+
+    Args:
+        name: name of the score.
+        score: its values, (architectures,); those that are not finite are counted in the title.
+        truth: for each column (architectures,).
+
+    Returns:
+        The figure, a panel for each column.
+    """
+    figure = Figure(figsize=(4.6 * len(truth), 4), layout="constrained")
+    finite = np.isfinite(score)
+    for number, (column, values) in enumerate(truth.items(), start=1):
+        axes = figure.add_subplot(1, len(truth), number)
+        axes.scatter(score[finite], values[finite], s=6, alpha=0.5, linewidths=0)
+        if finite.any() and (score[finite] > 0).all() and score[finite].max() > 50 * score[finite].min():
+            axes.set_xscale("log")
+        axes.set(xlabel=name, ylabel=column)
+        missing = f", {(~finite).sum()} not finite" if not finite.all() else ""
+        axes.set_title(f"{finite.sum()} architectures{missing}")
+    return figure

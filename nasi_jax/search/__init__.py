@@ -1,5 +1,6 @@
 """Search: NASI and its parts."""
 
+from nasi_jax.search.costs import Costs, count
 from nasi_jax.search.loop import NonFiniteTraceError, SearchResult, check, init_states, iterate, search
 from nasi_jax.search.nasi import (
     PRESETS,
@@ -14,11 +15,17 @@ from nasi_jax.search.nasi import (
     step,
 )
 from nasi_jax.search.objectives import OBJECTIVES, Measurement, Objective, measure, measure_with_gradient
+from nasi_jax.search.scorer import Draw, ScoreConfig, Scorer
+from nasi_jax.search.scores import SCORES, Candidate, Score
 from nasi_jax.search.update import normalised_expected_gradient, scale_by_largest_norm
 
 __all__ = [
     "OBJECTIVES",
     "PRESETS",
+    "SCORES",
+    "Candidate",
+    "Costs",
+    "Draw",
     "Estimator",
     "Measurement",
     "NASIConfig",
@@ -27,8 +34,12 @@ __all__ = [
     "NonFiniteTraceError",
     "Objective",
     "Optimizer",
+    "Score",
+    "ScoreConfig",
+    "Scorer",
     "SearchResult",
     "check",
+    "count",
     "init",
     "init_params",
     "init_states",

@@ -1,21 +1,17 @@
-"""Scores of architectures at initialisation, by name, and a scorer that is compiled once for a whole space."""
+"""Scores of architectures at initialisation, by name."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import linen as nn
 
 from nasi_jax import ntk, proxies
-from nasi_jax.nn import CHANNEL_SCALES, PREACTIVATIONS, Normalisation, Parameterisation
-from nasi_jax.spaces import SearchSpace, Weights
+from nasi_jax.nn import CHANNEL_SCALES, PREACTIVATIONS
 
 
 class Candidate(NamedTuple):
@@ -28,7 +24,8 @@ class Candidate(NamedTuple):
         y: integer labels, (batch,).
         key: typed random key.
         unnormalised: the network with statistics fixed at 0 and 1.
-        variables: the network with further collections, `variables(collections, x, mutable)` as Flax applies it.
+        apply: the network as Flax applies it, with further collections: `apply(variables, x, mutable=...)`.
+        costs: its "params" and "flops"; empty unless a score asks for them.
     """
 
     apply_fn: ntk.ApplyFn
@@ -37,7 +34,8 @@ class Candidate(NamedTuple):
     y: jax.Array
     key: jax.Array
     unnormalised: ntk.ApplyFn
-    variables: Callable[..., Any]
+    apply: Callable[..., Any]
+    costs: dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +50,7 @@ class Score:
         labels: whether it looks at labels.
         data: whether it looks at inputs.
         double: whether float32 overflows in it, so that it needs float64.
+        counted: whether it reads `Candidate.costs`.
     """
 
     compute: Callable[[Candidate], jax.Array]
@@ -61,6 +60,7 @@ class Score:
     labels: bool = False
     data: bool = True
     double: bool = False
+    counted: bool = False
 
 
 def _of_gradients(function: Callable[..., jax.Array]) -> Callable[[Candidate], jax.Array]:
@@ -86,16 +86,16 @@ def _synflow(c: Candidate) -> jax.Array:
 
 
 def _naswot(c: Candidate) -> jax.Array:
-    _, observed = c.variables({"params": c.params}, c.x, mutable=[PREACTIVATIONS])
+    _, observed = c.apply({"params": c.params}, c.x, mutable=[PREACTIVATIONS])
     leaves = jax.tree.leaves(observed[PREACTIVATIONS])
     return proxies.naswot(zip(leaves[::2], leaves[1::2], strict=True))
 
 
 def _fisher(c: Candidate) -> jax.Array:
-    observe = functools.partial(c.variables, {"params": c.params}, mutable=[CHANNEL_SCALES])
+    observe = functools.partial(c.apply, {"params": c.params}, mutable=[CHANNEL_SCALES])
     shapes = jax.eval_shape(lambda x: observe(x)[1][CHANNEL_SCALES], c.x)
     ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
-    return proxies.fisher(lambda s, x: c.variables({"params": c.params, CHANNEL_SCALES: s}, x), ones, c.x, c.y)
+    return proxies.fisher(lambda s, x: c.apply({"params": c.params, CHANNEL_SCALES: s}, x), ones, c.x, c.y)
 
 
 _ABDELFATTAH = "Abdelfattah et al., ICLR 2021"
@@ -108,9 +108,7 @@ SCORES: dict[str, Score] = {
         "||J^T v||^2 for one Rademacher v",
         "Hutchinson, 1990",
     ),
-    "ntk-per-sample": Score(
-        _of_gradients(ntk.per_sample), "sum_x ||grad L_x||^2", f"{_NASI}, eq. 11", labels=True
-    ),
+    "ntk-per-sample": Score(_of_gradients(ntk.per_sample), "sum_x ||grad L_x||^2", f"{_NASI}, eq. 11", labels=True),
     "ntk-one-batch": Score(
         _of_gradients(ntk.one_batch), "||grad L||^2, L the mean loss of a batch", f"{_NASI}, eq. 12", labels=True
     ),
@@ -130,17 +128,15 @@ SCORES: dict[str, Score] = {
         "exp of the entropy of the normalised eigenvalues of the kernel of the summed outputs",
         "Roy and Vetterli, EUSIPCO 2007",
     ),
-    "grad_norm": Score(
-        _of_gradients(proxies.grad_norm), "sum over layers of ||grad L||", _ABDELFATTAH, labels=True
-    ),
-    "snip": Score(
-        _of_gradients(proxies.snip), "sum |theta grad L|", "Lee et al., ICLR 2019", labels=True
-    ),
-    "grasp": Score(
-        _of_gradients(proxies.grasp), "-theta^T H grad L", "Wang et al., ICLR 2020", labels=True
-    ),
+    "grad_norm": Score(_of_gradients(proxies.grad_norm), "sum over layers of ||grad L||", _ABDELFATTAH, labels=True),
+    "snip": Score(_of_gradients(proxies.snip), "sum |theta grad L|", "Lee et al., ICLR 2019", labels=True),
+    "grasp": Score(_of_gradients(proxies.grasp), "-theta^T H grad L", "Wang et al., ICLR 2020", labels=True),
     "synflow": Score(
-        _synflow, "log sum |theta grad R|, R = 1^T f(1; |theta|)", "Tanaka et al., NeurIPS 2020", data=False, double=True
+        _synflow,
+        "log sum |theta grad R|, R = 1^T f(1; |theta|)",
+        "Tanaka et al., NeurIPS 2020",
+        data=False,
+        double=True,
     ),
     "fisher": Score(_fisher, "sum (a grad_a L)^2 over channels", "Turner et al., ICLR 2020", labels=True),
     "jacob_cov": Score(
@@ -152,6 +148,9 @@ SCORES: dict[str, Score] = {
     "zico": Score(
         _of_gradients(proxies.zico), "sum over layers of log sum E|g| / std|g|", "Li et al., ICLR 2023", labels=True
     ),
-    "params": Score(lambda c: _parameters(c), "number of parameters in use", "", data=False),
+    "params": Score(lambda c: c.costs["params"], "number of parameters", "", data=False, counted=True),
+    "flops": Score(
+        lambda c: c.costs["flops"], "multiply-adds of convolutions and products", "", data=False, counted=True
+    ),
 }
 """Every score by its name on the command line."""

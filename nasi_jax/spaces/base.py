@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
@@ -64,6 +65,14 @@ class SearchSpace(Protocol):
 
     def sample(self, key: jax.Array) -> Any:
         """Draws a genotype uniformly; works under `jit` and `vmap`."""
+        ...
+
+    def enumerate(self) -> Iterator[Any]:
+        """Yields every genotype once, in a fixed order, as NumPy arrays."""
+        ...
+
+    def canonical(self, genotype: Any) -> str:
+        """Names the function that a concrete genotype computes: the same for cells that differ in name only."""
         ...
 
     def mutate(self, key: jax.Array, genotype: Any) -> Any:

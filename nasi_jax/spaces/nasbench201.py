@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import jax
@@ -73,6 +75,24 @@ class NASBench201:
     def sample(self, key: jax.Array) -> NASBench201Genotype:
         """Draws one of the 15,625 cells uniformly."""
         return NASBench201Genotype(jax.random.randint(key, (len(EDGES),), 0, len(OPERATIONS)))
+
+    def enumerate(self) -> Iterator[NASBench201Genotype]:
+        """Yields the 15,625 cells, the last edge's operation changing fastest."""
+        for choices in itertools.product(range(len(OPERATIONS)), repeat=len(EDGES)):
+            yield NASBench201Genotype(np.array(choices, np.int32))  # type: ignore[arg-type]
+
+    def canonical(self, genotype: NASBench201Genotype) -> str:
+        """Names the function of a cell, of which there are 6,466: edges without input and skips are left out."""
+        operations = dict(zip(EDGES, np.asarray(genotype.operations), strict=True))
+        nodes = ["x"]
+        for target in range(1, _NODES):
+            terms = []
+            for source in range(target):
+                operation, term = OPERATIONS[operations[source, target]], nodes[source]
+                if operation != "none" and term:
+                    terms.append(term if operation == "skip_connect" else f"{operation}({term})")
+            nodes.append("+".join(sorted(terms)) if len(terms) < 2 else "(" + "+".join(sorted(terms)) + ")")
+        return nodes[-1]
 
     def mutate(self, key: jax.Array, genotype: NASBench201Genotype) -> NASBench201Genotype:
         """Gives one edge another operation."""

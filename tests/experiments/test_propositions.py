@@ -21,7 +21,7 @@ def test_the_loss_stays_under_the_bound_and_nears_equation_4_with_the_width(tmp_
     rows = run("proposition1", tmp_path, *options)[2:]
     narrow, wide = (float(row[1].split("%")[0]) for row in rows)
     assert wide < narrow / 2
-    assert all(float(row[3]) > 1 for row in rows)
+    assert all(float(row[2]) > 1 for row in rows)
 
 
 def test_the_gap_of_the_traces_stays_under_the_bound(tmp_path):

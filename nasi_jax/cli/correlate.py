@@ -1,0 +1,140 @@
+"""`nasi correlate`: scores held against published accuracies."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from nasi_jax import report, spaces, tabular
+from nasi_jax.cli.runs import write_atomic
+from nasi_jax.search.scores import SCORES
+
+
+@dataclasses.dataclass(frozen=True)
+class Correlate:
+    """Measure how well scores rank the architectures of a published benchmark.
+
+    Prints a table and writes correlation.md, correlation.json and a scatter plot for each score.
+
+    Attributes:
+        scores: CSV files of `nasi score`, such as those of the shards of one command.
+        table: CSV file of the benchmark, plain or gzipped, with a column arch and columns of accuracies.
+        column: columns of the table to rank.
+        out: folder for table and plots.
+        space: search space of the architectures.
+        unique: keep one of the architectures that compute the same function, with the mean of their accuracies.
+        resamples: bootstrap samples for the 95% intervals.
+    """
+
+    scores: tuple[pathlib.Path, ...]
+    table: pathlib.Path
+    column: tuple[str, ...]
+    out: pathlib.Path = pathlib.Path("correlation")
+    space: str = "nasbench201"
+    unique: bool = False
+    resamples: int = 1000
+
+    def run(self) -> int:
+        """Runs the command.
+
+        Returns:
+            The exit status.
+
+        Raises:
+            ValueError: a file or column is not as expected.
+            FileNotFoundError: there is no such file.
+        """
+        if self.resamples < 1:
+            raise ValueError(f"resamples: expected a positive integer, got {self.resamples}")
+        names, rows, failed = _read(self.scores)
+        texts = list(dict.fromkeys(text for text, _ in rows))
+        truth = tabular.Table.read(self.table, self.column).lookup(texts)
+        seeds = sorted({seed for _, seed in rows})
+        # the mean over seeds, not a number where a seed is missing or failed
+        absent = dict.fromkeys(names, math.nan)
+        values = {
+            name: np.mean([[rows.get((t, s), absent)[name] for s in seeds] for t in texts], axis=1) for name in names
+        }
+        if self.unique:
+            truth, values = _merged(spaces.get(self.space), texts, truth, values)
+        results: dict[str, dict[str, Any]] = {}
+        header = ["score", "truth", "architectures", *tabular.STATISTICS]
+        lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
+        for name in names:
+            sign = 1 if name not in SCORES or SCORES[name].higher_is_better else -1
+            rankings = {c: tabular.rank(sign * values[name], truth[c], resamples=self.resamples) for c in self.column}
+            results[name] = {column: tabular.as_json(ranking) for column, ranking in rankings.items()}
+            lines += [_line(name, column, ranking, sign) for column, ranking in rankings.items()]
+        notes = [f"Seeds: {len(seeds)}; scores are means over them. Intervals: 95%, bootstrap over architectures."]
+        if failed:
+            notes.append(f"{failed} rows are without a score and were left out, for the reasons that the files name.")
+        notes.append("A score marked with - is said to be better where it is lower, and was negated.")
+        self.out.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            figure = report.scatter_figure(name, values[name], truth)
+            figure.savefig(self.out / f"{name}.png", dpi=120)
+        text = "\n".join([*lines, "", *notes]) + "\n"
+        write_atomic(self.out / "correlation.md", text)
+        write_atomic(self.out / "correlation.json", json.dumps({"seeds": seeds, "scores": results}, indent=2) + "\n")
+        print(text, end="")
+        return 0
+
+
+def _read(paths: tuple[pathlib.Path, ...]) -> tuple[list[str], dict[tuple[str, int], dict[str, float]], int]:
+    """Reads the files; returns the scores' names, the rows by architecture and seed, and how many lack a score."""
+    names: list[str] = []
+    rows: dict[tuple[str, int], dict[str, float]] = {}
+    failed = 0
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"scores: expected a CSV file, there is none at {str(path)!r}")
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or [])
+            if columns[:2] != ["genotype", "seed"] or columns[-1:] != ["reason"]:
+                raise ValueError(f"scores: expected a file of 'nasi score' at {str(path)!r}, got columns {columns}")
+            if names and names != columns[2:-1]:
+                raise ValueError(
+                    f"scores: expected scores {names} as in {str(paths[0])!r}, {str(path)!r} has {columns}"
+                )
+            names = columns[2:-1]
+            for row in reader:
+                key = (row["genotype"], int(row["seed"]))
+                if key in rows:
+                    raise ValueError(f"scores: {str(path)!r} repeats {key[0]!r}, seed {key[1]}")
+                values = {name: float(row[name]) for name in names}
+                if row["reason"]:
+                    failed += 1
+                if not row["reason"].startswith("line "):  # lines that are not architectures have no truth
+                    rows[key] = values
+    if not rows:
+        raise ValueError(f"scores: expected rows, there are none in {[str(path) for path in paths]}")
+    return names, rows, failed
+
+
+def _merged(space: Any, texts: list[str], truth: dict[str, np.ndarray], values: dict[str, np.ndarray]) -> Any:
+    groups: dict[str, list[int]] = {}
+    for number, text in enumerate(texts):
+        groups.setdefault(space.canonical(space.parse(text)), []).append(number)
+    members = list(groups.values())
+    return (
+        {name: np.array([column[group].mean() for group in members]) for name, column in truth.items()},
+        {name: column[[group[0] for group in members]] for name, column in values.items()},
+    )
+
+
+def _line(name: str, column: str, ranking: tabular.Ranking, sign: int) -> str:
+    count = str(ranking.count)
+    extra = [f"{ranking.left_out} not finite"] if ranking.left_out else []
+    extra += [f"{ranking.ties} tied"] if ranking.ties else []
+    cells = ["-" * (sign < 0) + name, column, count + (f" ({', '.join(extra)})" if extra else "")]
+    for statistic in ranking.statistics.values():
+        shown = f"{statistic.value:.3f} [{statistic.low:.3f}, {statistic.high:.3f}]"
+        cells.append(shown if math.isfinite(statistic.value) else "none")
+    return "| " + " | ".join(cells) + " |"

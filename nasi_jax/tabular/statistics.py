@@ -1,0 +1,143 @@
+"""How well a score ranks architectures: rank statistics with bootstrap intervals."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.stats
+
+_STATS: Any = vars(scipy)["stats"]  # whose results pyright does not know
+_SELECTION = 100
+
+
+class Statistic(NamedTuple):
+    """A statistic with its bootstrap interval.
+
+    Attributes:
+        value: on the data.
+        low: lower end of the 95% interval.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+class Ranking(NamedTuple):
+    """How a score ranks architectures.
+
+    Attributes:
+        statistics: by name, see `STATISTICS`; NaN where all scores are equal.
+        count: architectures that took part.
+        left_out: architectures whose score is not finite.
+        ties: architectures that share their score with another.
+    """
+
+    statistics: dict[str, Statistic]
+    count: int
+    left_out: int
+    ties: int
+
+
+def _kendall(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
+    return float(_STATS.kendalltau(score, truth)[0])
+
+
+def _spearman(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
+    return float(_STATS.spearmanr(score, truth)[0])
+
+
+def _pearson_of_logarithm(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
+    # of oriented scores, all of one sign or there is no logarithm
+    if not (score > 0).all() and not (score < 0).all():
+        return np.nan
+    return float(_STATS.pearsonr(np.sign(score) * np.log(np.abs(score)), truth)[0])
+
+
+def _weighted_tau(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
+    return float(_STATS.weightedtau(score, truth)[0])
+
+
+def _precision(share: float) -> Callable[[np.ndarray, np.ndarray, np.random.Generator], float]:
+    def precision(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
+        size = max(1, round(share * len(score)))
+        # ties are broken at random
+        chosen = np.lexsort((rng.random(len(score)), -score))[:size]
+        best = np.lexsort((rng.random(len(truth)), -truth))[:size]
+        return len(np.intersect1d(chosen, best)) / size
+
+    return precision
+
+
+def _best_of(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
+    chosen = rng.integers(0, len(score), (200, _SELECTION))
+    return float(np.mean(truth[chosen[np.arange(200), np.argmax(score[chosen], axis=1)]]))
+
+
+STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], float]] = {
+    "kendall": _kendall,
+    "spearman": _spearman,
+    "pearson of log": _pearson_of_logarithm,
+    "weighted tau": _weighted_tau,
+    "precision at 1%": _precision(0.01),
+    "precision at 5%": _precision(0.05),
+    f"best of {_SELECTION}": _best_of,
+}
+"""What is computed.
+
+Kendall's tau b; Spearman's rho; Pearson's r with the logarithm of the score's size; tau weighted by hyperbolic rank
+(Vigna, 2015); the share of the best 1% and 5% that are among the score's own; the mean figure of the best by score of
+100.
+"""
+
+
+def rank(score: np.ndarray, truth: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> Ranking:
+    """Measures how a score ranks architectures.
+
+    Args:
+        score: the score, larger for architectures said to be better, (architectures,).
+        truth: the published figure, (architectures,).
+        resamples: bootstrap samples of architectures, percentile intervals.
+        seed: seed of resamples and of what is random in a statistic.
+
+    Returns:
+        The statistics; architectures whose score is not finite are left out and counted.
+
+    Raises:
+        ValueError: the arrays differ in length, or fewer than 3 architectures have a finite score.
+    """
+    score, truth = np.asarray(score, float), np.asarray(truth, float)
+    if score.shape != truth.shape or score.ndim != 1:
+        raise ValueError(f"score: expected as many as truth, {truth.shape}, got {score.shape}")
+    finite = np.isfinite(score)
+    if finite.sum() < 3:
+        raise ValueError(f"score: expected at least 3 finite values, got {finite.sum()} of {len(score)}")
+    score, truth = score[finite], truth[finite]
+    _, counts = np.unique(score, return_counts=True)
+    statistics: dict[str, Statistic] = {}
+    for name, function in STATISTICS.items():
+        if len(counts) == 1:
+            statistics[name] = Statistic(np.nan, np.nan, np.nan)
+            continue
+        bound = functools.partial(function, rng=np.random.default_rng(seed))
+        value, low, high = bound(score, truth), np.nan, np.nan
+        if np.isfinite(value):
+            options: Any = {"paired": True, "vectorized": False, "n_resamples": resamples, "method": "percentile"}
+            sample = _STATS.bootstrap((score, truth), bound, rng=np.random.default_rng(seed), **options)
+            interval = sample.confidence_interval
+            low, high = float(interval.low), float(interval.high)
+        statistics[name] = Statistic(value, low, high)
+    return Ranking(statistics, len(score), int((~finite).sum()), int(counts[counts > 1].sum()))
+
+
+def as_json(ranking: Ranking) -> dict[str, Any]:
+    """Describes a ranking as plain JSON values; what is not a number is None."""
+    values = {
+        name: {field: value if np.isfinite(value) else None for field, value in statistic._asdict().items()}
+        for name, statistic in ranking.statistics.items()
+    }
+    return ranking._asdict() | {"statistics": values}
