@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
 
-_STATS: Any = vars(scipy)["stats"]  # whose results pyright does not know
 _SELECTION = 100
+
+
+Function = Callable[[np.ndarray, np.ndarray, np.random.Generator], float]
 
 
 class Statistic(NamedTuple):
@@ -43,26 +44,30 @@ class Ranking(NamedTuple):
     ties: int
 
 
+def _first(result: Any) -> float:
+    return float(result[0])
+
+
 def _kendall(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
-    return float(_STATS.kendalltau(score, truth)[0])
+    return _first(scipy.stats.kendalltau(score, truth))
 
 
 def _spearman(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
-    return float(_STATS.spearmanr(score, truth)[0])
+    return _first(scipy.stats.spearmanr(score, truth))
 
 
 def _pearson_of_logarithm(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
     # of oriented scores, all of one sign or there is no logarithm
     if not (score > 0).all() and not (score < 0).all():
         return np.nan
-    return float(_STATS.pearsonr(np.sign(score) * np.log(np.abs(score)), truth)[0])
+    return _first(scipy.stats.pearsonr(np.sign(score) * np.log(np.abs(score)), truth))
 
 
 def _weighted_tau(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
-    return float(_STATS.weightedtau(score, truth)[0])
+    return _first(scipy.stats.weightedtau(score, truth))
 
 
-def _precision(share: float) -> Callable[[np.ndarray, np.ndarray, np.random.Generator], float]:
+def _precision(share: float) -> Function:
     def precision(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
         size = max(1, round(share * len(score)))
         # ties are broken at random
@@ -78,7 +83,7 @@ def _best_of(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> 
     return float(np.mean(truth[chosen[np.arange(200), np.argmax(score[chosen], axis=1)]]))
 
 
-STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], float]] = {
+STATISTICS: dict[str, Function] = {
     "kendall": _kendall,
     "spearman": _spearman,
     "pearson of log": _pearson_of_logarithm,
@@ -123,11 +128,16 @@ def rank(score: np.ndarray, truth: np.ndarray, *, resamples: int = 1000, seed: i
         if len(counts) == 1:
             statistics[name] = Statistic(np.nan, np.nan, np.nan)
             continue
-        bound = functools.partial(function, rng=np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+
+        def bound(a: np.ndarray, b: np.ndarray, f: Function = function, rng: np.random.Generator = rng) -> float:
+            return f(a, b, rng)
+
         value, low, high = bound(score, truth), np.nan, np.nan
         if np.isfinite(value):
             options: Any = {"paired": True, "vectorized": False, "n_resamples": resamples, "method": "percentile"}
-            sample = _STATS.bootstrap((score, truth), bound, rng=np.random.default_rng(seed), **options)
+            options["rng"] = np.random.default_rng(seed)
+            sample = scipy.stats.bootstrap((score, truth), bound, **options)
             interval = sample.confidence_interval
             low, high = float(interval.low), float(interval.high)
         statistics[name] = Statistic(value, low, high)
