@@ -133,7 +133,7 @@ class ScoreVerb(DataOptions):
 
     def _architectures(self, space: spaces.SearchSpace) -> Iterator[Row]:
         """Yields the architectures asked for, each once, in an order that is always the same."""
-        given = [name for name in ("genotypes", "sample", "all") if getattr(self, name) not in (None, False)]
+        given = [name for name in ("genotypes", "sample") if getattr(self, name) is not None] + ["all"] * self.all
         if len(given) != 1:
             raise ValueError(f"genotypes: expected one of --genotypes, --sample and --all, got {given or 'none'}")
         if self.all:

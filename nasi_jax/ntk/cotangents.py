@@ -33,7 +33,7 @@ Lower bounds from the gradients of the cross entropy, which need labels: ``"per-
 ``"one-batch"``, each below the one before.
 """
 
-_FEWEST_PROBES = 4
+_PROBES_BETWEEN_LOOKS = 16  # after fewer, the spread is too often small by chance
 _LIPSCHITZ_SQUARED = 2.0  # of the cross entropy as a function of the logits: the supremum of ||softmax(f) - e_y||^2
 
 Cotangent = Callable[[jax.Array, Any, Any, jax.Array], jax.Array]
@@ -77,7 +77,7 @@ def make_plan(method: TraceMethod, shape: tuple[int, ...], y: Any, probes: int, 
     if method == "exact":
         return Plan(_basis, 1, outputs, lambda squares: (float(np.sum(squares)), 0.0))
     if method == "hutchinson":
-        return Plan(_rademacher, samples, probes, _mean, _FEWEST_PROBES)
+        return Plan(_rademacher, samples, probes, _mean, _PROBES_BETWEEN_LOOKS)
     if method == "hadamard":
         block = _block(outputs)
         probes = block * math.ceil(probes / block)

@@ -72,8 +72,8 @@ def trace(
         probes: number of probes, or the largest number where a tolerance is given. "hadamard" rounds it up to whole
             blocks of twice the next power of two of the outputs; "hutch++" makes half of them leading directions.
         tolerance: relative standard error at which to stop adding probes, for "hutchinson", which looks at it after
-            every 4 probes, and "hadamard", after every block. Stopping by the estimate's own spread is slightly
-            optimistic for few probes.
+            every 16 probes, and "hadamard", after every block. Stopping by the estimate's own spread is slightly
+            optimistic.
         batch_size: number of samples in a batch, for "per-batch"; it divides the number of samples.
         chunk: number of vector-Jacobian products taken together on a device, which bounds the memory.
         batch_statistics: whether an output may depend on the other samples of its batch, see `kernel`. True is always
@@ -196,6 +196,8 @@ def _squared_norms(
 
     compute = coupled if batch_statistics or group == len(x) else independent
     if mesh is not None:
+        # without the types of its axes, by which jax.make_mesh would ask for inputs that are spread already
+        mesh = Mesh(mesh.devices, mesh.axis_names)
         each, spread = PartitionSpec(), PartitionSpec(mesh.axis_names)
         # parameters are the same everywhere, yet their gradients are not to be summed over devices
         compute = jax.shard_map(

@@ -155,10 +155,10 @@ class Scorer:
 
         if self._mesh is None:
             return several
-        spread = PartitionSpec(self._mesh.axis_names)
-        return jax.shard_map(
-            several, mesh=self._mesh, in_specs=(spread, PartitionSpec()), out_specs=spread, check_vma=False
-        )
+        # without the types of its axes, by which jax.make_mesh would ask for inputs that are spread already
+        mesh = Mesh(self._mesh.devices, self._mesh.axis_names)
+        spread = PartitionSpec(mesh.axis_names)
+        return jax.shard_map(several, mesh=mesh, in_specs=(spread, PartitionSpec()), out_specs=spread, check_vma=False)
 
     def _candidate(self, weights: Weights, draw: Draw) -> Candidate:
         def apply(module: nn.Module, variables: Any, x: jax.Array, **options: Any) -> Any:

@@ -82,17 +82,19 @@ class NASBench201:
             yield NASBench201Genotype(np.array(choices, np.int32))  # type: ignore[arg-type]
 
     def canonical(self, genotype: NASBench201Genotype) -> str:
-        """Names the function of a cell, of which there are 6,466: edges without input and skips are left out."""
+        """Names the function of a cell: the sum of the paths to its output, without `none` and with skips taken."""
         operations = dict(zip(EDGES, np.asarray(genotype.operations), strict=True))
-        nodes = ["x"]
+        nodes = [["x"]]  # the terms of each node's sum
         for target in range(1, _NODES):
-            terms = []
+            terms: list[str] = []
             for source in range(target):
-                operation, term = OPERATIONS[operations[source, target]], nodes[source]
-                if operation != "none" and term:
-                    terms.append(term if operation == "skip_connect" else f"{operation}({term})")
-            nodes.append("+".join(sorted(terms)) if len(terms) < 2 else "(" + "+".join(sorted(terms)) + ")")
-        return nodes[-1]
+                operation = OPERATIONS[operations[source, target]]
+                if operation == "skip_connect":
+                    terms += nodes[source]
+                elif operation != "none" and nodes[source]:
+                    terms.append(f"{operation}({'+'.join(nodes[source])})")
+            nodes.append(sorted(terms))
+        return "+".join(nodes[-1])
 
     def mutate(self, key: jax.Array, genotype: NASBench201Genotype) -> NASBench201Genotype:
         """Gives one edge another operation."""

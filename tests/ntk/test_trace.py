@@ -118,7 +118,7 @@ def test_the_number_of_devices_does_not_change_the_result(method, batch_statisti
         assert len(mesh.devices) == devices
         got = ntk.trace(*case, **options, mesh=mesh)
         np.testing.assert_array_equal(got, alone)
-    square = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("a", "b"))
+    square = jax.make_mesh((2, 2), ("a", "b"), devices=jax.devices()[:4])
     np.testing.assert_array_equal(ntk.trace(*case, **options, mesh=square), alone)
 
 
@@ -129,10 +129,19 @@ def test_probes_are_added_until_the_tolerance_is_met(x64):
     tight = ntk.trace(f, params, x, tolerance=0.02, **options)
     assert loose.stderr <= 0.2 * loose.value
     assert tight.stderr <= 0.02 * tight.value
-    assert 4 <= loose.cost < tight.cost < 4000
+    assert 16 <= loose.cost < tight.cost < 4000
+    assert loose.cost % 16 == tight.cost % 16 == 0
     bounded = ntk.trace(f, params, x, tolerance=1e-9, **(options | {"probes": 6}))
     assert bounded.cost == 6
     assert bounded.stderr > 1e-9 * bounded.value
+
+
+def test_stopping_at_a_tolerance_keeps_what_it_promises(x64):
+    """Over 200 keys the error is within 30% of the tolerance that was asked for."""
+    case = ntk_cases.make("batch-statistics")[:3]
+    options = {"method": "hutchinson", "probes": 4000, "tolerance": 0.05, "chunk": 16}
+    got = [float(ntk.trace(*case, key=jax.random.key(i), **options).value) for i in range(200)]
+    assert np.sqrt(np.mean((np.array(got) / exact(ntk_cases.make("batch-statistics")) - 1) ** 2)) < 1.3 * 0.05
 
 
 def test_a_single_probe_cannot_tell_its_error(x64):

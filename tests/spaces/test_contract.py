@@ -1,5 +1,6 @@
 """What every search space promises, for every space that is registered."""
 
+import itertools
 import json
 
 import jax
@@ -196,3 +197,14 @@ def test_bad_sizes_are_refused(space, bad):
 def test_bad_images_are_refused(space, shape):
     with pytest.raises(ValueError, match="x: expected images"):
         jax.eval_shape(space.network(draw(space, 0)).init, jax.random.key(0), jnp.zeros(shape))
+
+
+def test_enumeration_is_in_order_and_without_repetition(space):
+    first = list(itertools.islice(space.enumerate(), 300))
+    assert len(set(first)) == 300
+    assert first == list(itertools.islice(space.enumerate(), 300))
+    assert {space.parse(space.format(g)) for g in first[:20]} == set(first[:20])
+
+
+def test_canonical_names_are_equal_for_equal_genotypes(space):
+    assert space.canonical(draw(space, 0)) == space.canonical(space.parse(space.format(draw(space, 0))))

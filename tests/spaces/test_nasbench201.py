@@ -141,3 +141,30 @@ def test_parameterisations_are_the_same_function_at_initialisation(x64):
     np.testing.assert_allclose(logits["standard"], logits["ntk"], rtol=1e-9)
     kernel = parameters["ntk"]["stage_1_cell_0"]["edge_0_1_nor_conv_3x3"]["kernel"]
     assert 0.85 < float(jnp.std(kernel)) < 1.15
+
+
+def test_cells_of_one_canonical_name_compute_the_same(x64):
+    """On all cells without convolutions, which have no parameters."""
+    cells = [g for g in SPACE.enumerate() if not np.isin(g.operations, [2, 3]).any()]
+    assert len(cells) == 3**6
+    weights = jax.nn.one_hot(np.stack([g.operations for g in cells]), 5, dtype=jnp.float64)
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 1), jnp.float64)
+    cell = Cell(1, style=Style(affine=False))
+    params = cell.init(jax.random.key(1), x, weights[0])
+    outputs = np.asarray(jax.jit(jax.vmap(lambda w: cell.apply(params, x, w)))(weights)).reshape(len(cells), -1)
+    by_name = {}
+    for genotype, output in zip(cells, outputs, strict=True):
+        np.testing.assert_allclose(by_name.setdefault(SPACE.canonical(genotype), output), output, atol=1e-12)
+
+
+def test_isomorphic_classes_of_the_table_have_one_name_each(benchmark_table):
+    """The table's 6,466 classes are finer: they tell a sum from the same sum that a skip connection passes on."""
+    with gzip.open(benchmark_table, "rt") as file:
+        rows = list(csv.DictReader(file))
+    names = {}
+    for row in rows:
+        names.setdefault(row["iso_class"], set()).add(SPACE.canonical(SPACE.parse(row["arch"])))
+    assert len(rows) == 15_625
+    assert len(names) == 6_466
+    assert all(len(found) == 1 for found in names.values())
+    assert len(set.union(*names.values())) == 4_930

@@ -1,0 +1,140 @@
+import csv
+import gzip
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nasi_jax import data, ntk, proxies, search, spaces
+from nasi_jax.nn import PREACTIVATIONS
+
+SPACE = spaces.NASBench201()
+SOURCE = data.Gaussian((8, 8, 3), 4)
+CONFIG = search.ScoreConfig(channels=2, cells=1, batch=4)
+CELLS = (
+    "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|nor_conv_1x1~0|avg_pool_3x3~1|nor_conv_3x3~2|",
+    "|none~0|+|avg_pool_3x3~0|none~1|+|nor_conv_3x3~0|none~1|skip_connect~2|",
+)
+
+
+@pytest.fixture(scope="module")
+def scored():
+    scorer = search.Scorer(SPACE, SOURCE, list(search.SCORES), CONFIG)
+    draw = scorer.draw(0)
+    return draw, [scorer.score(draw, [SPACE.parse(cell)])[0] for cell in CELLS]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_every_score_is_that_of_the_derived_network(number, scored):
+    """One compiled program for all cells against a network with only what the cell names, to 1e-5."""
+    draw, scores = scored
+    genotype = SPACE.parse(CELLS[number])
+    module = SPACE.network(genotype, channels=2, cells=1, classes=4)
+    like = jax.eval_shape(module.init, jax.random.key(0), draw.x)["params"]
+    params = spaces.restrict(draw.params, like)
+    drawn = module.init(
+        jax.random.key(jax.random.bits(jax.random.split(jax.random.key(0), 3)[0]), impl="unsafe_rbg"), draw.x
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, drawn["params"])
+
+    def apply_fn(p, x):
+        return module.apply({"params": p}, x)
+
+    x, y, got = draw.x, draw.y, scores[number]
+    ratio = ntk.participation_ratio(apply_fn, params, x, draw.key)
+    summed = ntk.spectrum(ntk.kernel(apply_fn, params, x, form="summed"))
+    expected = {
+        "ntk-trace": ntk.trace(apply_fn, params, x).value,
+        "ntk-probe": ratio.trace,
+        "ntk-participation-ratio": ratio.ratio,
+        "ntk-one-batch": ntk.one_batch(apply_fn, params, x, y),
+        "ntk-per-sample": ntk.per_sample(apply_fn, params, x, y),
+        "ntk-effective-rank": summed.effective_rank,
+        "grad_norm": proxies.grad_norm(apply_fn, params, x, y),
+        "snip": proxies.snip(apply_fn, params, x, y),
+        "jacob_cov": proxies.jacob_cov(apply_fn, params, x),
+        "zico": proxies.zico(apply_fn, params, x, y),
+        "params": sum(leaf.size for leaf in jax.tree.leaves(params)),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(got[name], value, rtol=2e-3 if name in ("zico", "jacob_cov") else 1e-5, err_msg=name)
+    np.testing.assert_allclose(got["ntk-condition-number"], summed.condition_number, rtol=1e-2)
+    np.testing.assert_allclose(got["grasp"], proxies.grasp(apply_fn, params, x, y), rtol=1e-3)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
+        bare = SPACE.network(genotype, channels=2, cells=1, classes=4, normalisation="fixed")
+        flow = proxies.synflow(lambda p, x: bare.apply({"params": p}, x), wide, x.astype(jnp.float64))
+    np.testing.assert_allclose(got["synflow"], flow, rtol=1e-10)
+
+
+def test_naswot_counts_a_relu_for_every_convolution_that_reads_it(scored):
+    """The first cell has 4 convolutions, of which two read the input: stem and 2 reductions add 4 + 1."""
+    draw, scores = scored
+    genotype = SPACE.parse(CELLS[0])
+    module = SPACE.network(genotype, channels=2, cells=1, classes=4)
+    like = jax.eval_shape(module.init, jax.random.key(0), draw.x)["params"]
+    _, seen = module.apply({"params": spaces.restrict(draw.params, like)}, draw.x, mutable=[PREACTIVATIONS])
+    leaves = jax.tree.leaves(seen[PREACTIVATIONS])
+    assert sum(float(uses) for uses in leaves[1::2]) == 3 * 4 + 2 * 2 + 1
+    expected = proxies.naswot(zip(leaves[::2], leaves[1::2], strict=True))
+    np.testing.assert_allclose(scores[0]["naswot"], expected, rtol=1e-5)
+
+
+def test_a_disconnected_cell_has_the_trace_of_its_head():
+    scorer = search.Scorer(SPACE, SOURCE, ("ntk-trace", "naswot"), CONFIG)
+    empty = SPACE.parse("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")
+    got = scorer.score(scorer.draw(0), [empty])[0]
+    np.testing.assert_allclose(got["ntk-trace"], 4 * 4)  # the bias alone: one for each sample and class
+    assert got["naswot"] == -np.inf
+
+
+def test_several_at_once_and_several_devices_give_the_same():
+    genotypes = [SPACE.sample(jax.random.key(i)) for i in range(3)]
+    names = ("ntk-one-batch", "naswot", "synflow")
+    alone = search.Scorer(SPACE, SOURCE, names, CONFIG)
+    expected = [alone.score(alone.draw(1), [g])[0] for g in genotypes]
+    mesh = jax.make_mesh((2,), ("architectures",), devices=jax.devices()[:2])
+    for options in ({"per_device": 4}, {"mesh": mesh}, {"mesh": mesh, "per_device": 2}):
+        scorer = search.Scorer(SPACE, SOURCE, names, CONFIG, **options)
+        found = [
+            row
+            for i in range(0, 3, scorer.together)
+            for row in scorer.score(scorer.draw(1), genotypes[i : i + scorer.together])
+        ]
+        for a, b in zip(found, expected, strict=True):
+            for name in names:
+                np.testing.assert_allclose(a[name], b[name], rtol=1e-4)
+
+
+def test_costs_are_the_published_ones(benchmark_table):
+    costs = search.count(SPACE, (32, 32, 3), channels=16, cells=5)
+    with gzip.open(benchmark_table, "rt") as file:
+        rows = list(csv.DictReader(file))[::500]
+    # beside convolutions and products the benchmark counts, for each element, 3 for a ReLU and batch normalisation and
+    # 9 for a pool, and the same once outside the cells
+    elements = 5 * (32**2 * 16 + 16**2 * 32 + 8**2 * 64)
+    outside = set()
+    for row in rows:
+        weights = SPACE.encode(SPACE.parse(row["arch"]))
+        np.testing.assert_allclose(costs["params"].of(weights) / 1e6, float(row["params_m"]), rtol=1e-6)
+        extra = elements * (3 * row["arch"].count("nor_conv") + 9 * row["arch"].count("avg_pool"))
+        products = costs["flops"].base + np.sum(np.asarray(weights["cell"]) * costs["flops"].extra["cell"])
+        outside.add(round(float(row["flops_m"]) * 1e6 - products - extra))
+    assert outside == {160832}
+
+
+@pytest.mark.parametrize(
+    ("names", "config", "options", "message"),
+    [
+        (("guess",), CONFIG, {}, "scores: expected some of"),
+        ((), CONFIG, {}, "scores: expected at least one"),
+        (("snip", "snip"), CONFIG, {}, "each once"),
+        (("snip",), search.ScoreConfig(batch=1), {}, "batch: expected"),
+        (("snip",), search.ScoreConfig(channels=0), {}, "channels: expected"),
+        (("snip",), CONFIG, {"per_device": 0}, "per_device: expected"),
+    ],
+)
+def test_bad_arguments_are_refused(names, config, options, message):
+    with pytest.raises(ValueError, match=message):
+        search.Scorer(SPACE, SOURCE, names, config, **options)
