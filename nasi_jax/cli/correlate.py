@@ -28,6 +28,7 @@ class Correlate:
         column: columns of the table to rank.
         out: folder for table and plots.
         space: search space of the architectures.
+        combine: further scores, each a sum of ranks of others, as in "zico+naswot".
         unique: keep one of the architectures that compute the same function, with the mean of their accuracies.
         resamples: bootstrap samples for the 95% intervals.
     """
@@ -37,6 +38,7 @@ class Correlate:
     column: tuple[str, ...]
     out: pathlib.Path = pathlib.Path("correlation")
     space: str = "nasbench201"
+    combine: tuple[str, ...] = ()
     unique: bool = False
     resamples: int = 1000
 
@@ -63,21 +65,26 @@ class Correlate:
         }
         if self.unique:
             truth, values = _merged(spaces.get(self.space), texts, truth, values)
+        oriented = {name: _sign(name) * column for name, column in values.items()}
+        for combination in self.combine:
+            parts = combination.split("+")
+            if not set(parts) <= set(names):
+                raise ValueError(f"combine: expected names of {names} joined by '+', got {combination!r}")
+            oriented[combination] = values[combination] = tabular.rank_sum([oriented[part] for part in parts])
         results: dict[str, dict[str, Any]] = {}
         header = ["score", "truth", "architectures", *tabular.STATISTICS]
         lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
-        for name in names:
-            sign = 1 if name not in SCORES or SCORES[name].higher_is_better else -1
-            rankings = {c: tabular.rank(sign * values[name], truth[c], resamples=self.resamples) for c in self.column}
+        for name, score in oriented.items():
+            rankings = {c: tabular.rank(score, truth[c], resamples=self.resamples) for c in self.column}
             results[name] = {column: tabular.as_json(ranking) for column, ranking in rankings.items()}
-            lines += [_line(name, column, ranking, sign) for column, ranking in rankings.items()]
+            lines += [_line(name, column, ranking) for column, ranking in rankings.items()]
         notes = [f"Seeds: {len(seeds)}; scores are means over them. Intervals: 95%, bootstrap over architectures."]
         if failed:
-            notes.append(f"{failed} rows are without a score and were left out, for the reasons that the files name.")
+            notes.append(f"{failed} rows are without a finite score, for the reasons that the files name.")
         notes.append("A score marked with - is said to be better where it is lower, and was negated.")
         self.out.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            figure = report.scatter_figure(name, values[name], truth)
+        for name, score in values.items():
+            figure = report.scatter_figure(name, score, truth)
             figure.savefig(self.out / f"{name}.png", dpi=120)
         text = "\n".join([*lines, "", *notes]) + "\n"
         write_atomic(self.out / "correlation.md", text)
@@ -129,11 +136,16 @@ def _merged(space: Any, texts: list[str], truth: dict[str, np.ndarray], values: 
     )
 
 
-def _line(name: str, column: str, ranking: tabular.Ranking, sign: int) -> str:
+def _sign(name: str) -> int:
+    return -1 if name in SCORES and not SCORES[name].higher_is_better else 1
+
+
+def _line(name: str, column: str, ranking: tabular.Ranking) -> str:
     count = str(ranking.count)
-    extra = [f"{ranking.left_out} not finite"] if ranking.left_out else []
+    extra = [f"{ranking.left_out} not a number"] if ranking.left_out else []
+    extra += [f"{ranking.infinite} infinite"] if ranking.infinite else []
     extra += [f"{ranking.ties} tied"] if ranking.ties else []
-    cells = ["-" * (sign < 0) + name, column, count + (f" ({', '.join(extra)})" if extra else "")]
+    cells = ["-" * (_sign(name) < 0) + name, column, count + (f" ({', '.join(extra)})" if extra else "")]
     for statistic in ranking.statistics.values():
         shown = f"{statistic.value:.3f} [{statistic.low:.3f}, {statistic.high:.3f}]"
         cells.append(shown if math.isfinite(statistic.value) else "none")

@@ -108,17 +108,19 @@ def synflow(apply_fn: ApplyFn, params: Any, x: jax.Array) -> jax.Array:
         x: inputs, of which only the shape counts, (batch, ...).
 
     Returns:
-        A scalar.
+        A scalar; minus infinity where nothing flows.
 
     References:
         Tanaka, Kunin, Yamins and Ganguli, "Pruning neural networks without any data by iteratively conserving synaptic
         flow", NeurIPS 2020.
     """
-    positive = jax.tree.map(jnp.abs, params)
-    ones = jnp.ones_like(x[:1])
-    gradient = jax.grad(lambda p: jnp.log(jnp.sum(apply_fn(p, ones))))(positive)
-    flow = sum((jnp.vdot(p, g) for p, g in zip(weights_of(positive), weights_of(gradient), strict=True)), jnp.zeros(()))
-    return jnp.log(flow) + jnp.log(jnp.sum(apply_fn(positive, ones)))
+    positive, ones = jax.tree.map(jnp.abs, params), jnp.ones_like(x[:1])
+    total, gradient = jax.value_and_grad(lambda p: jnp.sum(apply_fn(p, ones)))(positive)
+    # as shares of R, whose square would overflow first
+    shares = jax.tree.map(lambda g: g / total, gradient)
+    pairs = zip(weights_of(positive), weights_of(shares), strict=True)
+    flow = sum((jnp.vdot(p, s) for p, s in pairs), jnp.zeros(()))
+    return jnp.where(total > 0, jnp.log(flow) + jnp.log(total), -jnp.inf)
 
 
 def zico(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array, batches: int = 2) -> jax.Array:

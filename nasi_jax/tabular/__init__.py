@@ -1,6 +1,6 @@
 """Published benchmark tables, and how well a score ranks what is in them."""
 
-from nasi_jax.tabular.statistics import STATISTICS, Ranking, Statistic, as_json, rank
+from nasi_jax.tabular.statistics import STATISTICS, Ranking, Statistic, as_json, rank, rank_sum
 from nasi_jax.tabular.table import Table
 
-__all__ = ["STATISTICS", "Ranking", "Statistic", "Table", "as_json", "rank"]
+__all__ = ["STATISTICS", "Ranking", "Statistic", "Table", "as_json", "rank", "rank_sum"]

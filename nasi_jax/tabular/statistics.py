@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,13 +34,15 @@ class Ranking(NamedTuple):
     Attributes:
         statistics: by name, see `STATISTICS`; NaN where all scores are equal.
         count: architectures that took part.
-        left_out: architectures whose score is not finite.
+        left_out: architectures whose score is not a number.
+        infinite: architectures whose score is infinite, which rank first or last.
         ties: architectures that share their score with another.
     """
 
     statistics: dict[str, Statistic]
     count: int
     left_out: int
+    infinite: int
     ties: int
 
 
@@ -57,8 +59,10 @@ def _spearman(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) ->
 
 
 def _pearson_of_logarithm(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
-    # of oriented scores, all of one sign or there is no logarithm
-    if not (score > 0).all() and not (score < 0).all():
+    finite = np.isfinite(score)
+    score, truth = score[finite], truth[finite]
+    # scores may have been negated; of mixed signs there is no logarithm
+    if len(score) < 3 or (not (score > 0).all() and not (score < 0).all()):
         return np.nan
     return _first(scipy.stats.pearsonr(np.sign(score) * np.log(np.abs(score)), truth))
 
@@ -110,18 +114,18 @@ def rank(score: np.ndarray, truth: np.ndarray, *, resamples: int = 1000, seed: i
         seed: seed of resamples and of what is random in a statistic.
 
     Returns:
-        The statistics; architectures whose score is not finite are left out and counted.
+        The statistics; architectures whose score is not a number are left out and counted.
 
     Raises:
-        ValueError: the arrays differ in length, or fewer than 3 architectures have a finite score.
+        ValueError: the arrays differ in length, or fewer than 3 architectures have a score.
     """
     score, truth = np.asarray(score, float), np.asarray(truth, float)
     if score.shape != truth.shape or score.ndim != 1:
         raise ValueError(f"score: expected as many as truth, {truth.shape}, got {score.shape}")
-    finite = np.isfinite(score)
-    if finite.sum() < 3:
-        raise ValueError(f"score: expected at least 3 finite values, got {finite.sum()} of {len(score)}")
-    score, truth = score[finite], truth[finite]
+    known = ~np.isnan(score)
+    if known.sum() < 3:
+        raise ValueError(f"score: expected at least 3 numbers, got {known.sum()} of {len(score)}")
+    score, truth = score[known], truth[known]
     _, counts = np.unique(score, return_counts=True)
     statistics: dict[str, Statistic] = {}
     for name, function in STATISTICS.items():
@@ -141,7 +145,24 @@ def rank(score: np.ndarray, truth: np.ndarray, *, resamples: int = 1000, seed: i
             interval = sample.confidence_interval
             low, high = float(interval.low), float(interval.high)
         statistics[name] = Statistic(value, low, high)
-    return Ranking(statistics, len(score), int((~finite).sum()), int(counts[counts > 1].sum()))
+    return Ranking(
+        statistics, len(score), int((~known).sum()), int(np.isinf(score).sum()), int(counts[counts > 1].sum())
+    )
+
+
+def rank_sum(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """Adds the ranks that several scores give, each larger for architectures said to be better.
+
+    Args:
+        scores: arrays (architectures,).
+
+    Returns:
+        The sums, between the number of scores and that times the architectures; NaN where a score is.
+
+    References:
+        Lee and Ham, "AZ-NAS: assembling zero-cost proxies for network architecture search", CVPR 2024, for the use.
+    """
+    return np.sum([scipy.stats.rankdata(score, nan_policy="omit") for score in scores], axis=0)
 
 
 def as_json(ranking: Ranking) -> dict[str, Any]:

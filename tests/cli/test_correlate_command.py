@@ -27,8 +27,9 @@ def files(tmp_path, monkeypatch):
     return cells, truth, np.mean(list(scores.values()), axis=0)
 
 
-def run(*options, scores=("0.csv", "1.csv"), column=("accuracy",), resamples="50"):
+def run(*options, combine=(), scores=("0.csv", "1.csv"), column=("accuracy",), resamples="50"):
     table = ["--table", "table.csv", "--column", *column, "--resamples", resamples]
+    options = [*options, *(["--combine", *combine] if combine else [])]
     return cli.main(["correlate", "--scores", *scores, *table, *options])
 
 
@@ -61,8 +62,8 @@ def test_failures_and_ties_are_counted(files, tmp_path, capsys):
     )
     assert run(scores=("s.csv",)) == 0
     printed = capsys.readouterr().out
-    assert f"| {len(cells) - 2} (2 not finite, 2 tied) |" in printed
-    assert "3 rows are without a score" in printed
+    assert f"| {len(cells) - 1} (1 not a number, 1 infinite, 2 tied) |" in printed
+    assert "3 rows are without a finite score" in printed
 
 
 def test_equal_scores_have_no_correlation(files, tmp_path, capsys):
@@ -90,6 +91,16 @@ def test_unique_keeps_one_of_each_function(files, tmp_path, capsys):
     assert "| snip | accuracy | 6 |" in capsys.readouterr().out
 
 
+def test_a_sum_of_ranks(files, tmp_path):
+    _, truth, mean = files
+    assert run("--combine", "snip+ntk-condition-number") == 0
+    scores = json.loads((tmp_path / "correlation" / "correlation.json").read_text())["scores"]
+    # here the second score is the first one negated, and lower is better in it
+    both = scores["snip+ntk-condition-number"]["accuracy"]["statistics"]["kendall"]["value"]
+    assert both == pytest.approx(scipy.stats.kendalltau(mean, truth)[0])
+    assert (tmp_path / "correlation" / "snip+ntk-condition-number.png").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -98,6 +109,7 @@ def test_unique_keeps_one_of_each_function(files, tmp_path, capsys):
         ({"scores": ("0.csv", "0.csv")}, "repeats"),
         ({"column": ("absent",)}, "expected columns ['absent']"),
         ({"resamples": "0"}, "resamples: expected"),
+        ({"combine": ("snip+absent",)}, "combine: expected names"),
     ],
 )
 def test_bad_files(files, change, message, capsys):

@@ -52,6 +52,10 @@ def test_synflow_of_a_linear_chain_in_closed_form(x64):
     np.testing.assert_allclose(got, np.log(3 * flow), rtol=1e-12)
 
 
+def test_nothing_flows_through_a_network_that_is_zero():
+    assert proxies.synflow(lambda p, x: 0 * (x @ p), jnp.ones((3, 2)), jnp.ones((2, 3))) == -np.inf
+
+
 def test_zico_by_hand(case):
     f, params, x, y = case
     gradients = [layers(jax.grad(lambda p, i=i: loss(f, p, x[i], y[i]))(params)) for i in np.split(np.arange(6), 2)]

@@ -40,5 +40,21 @@ def test_ties_at_the_top_are_broken_at_random():
 def test_bad_arrays():
     with pytest.raises(ValueError, match="expected as many"):
         tabular.rank(np.ones(4), np.ones(5))
-    with pytest.raises(ValueError, match="at least 3 finite"):
+    with pytest.raises(ValueError, match="at least 3 numbers"):
         tabular.rank(np.array([1.0, np.nan, 2.0]), np.ones(3))
+
+
+def test_infinite_scores_rank_last_or_first_and_others_are_left_out():
+    truth = np.arange(10.0)
+    score = truth.copy()
+    score[0], score[9], score[4] = -np.inf, np.inf, np.nan
+    found = tabular.rank(score, truth, resamples=10)
+    assert (found.count, found.left_out, found.infinite, found.ties) == (9, 1, 2, 0)
+    assert found.statistics["kendall"].value == pytest.approx(1)
+    assert np.isfinite(found.statistics["spearman"].value)
+
+
+def test_rank_sums():
+    sums = tabular.rank_sum([np.array([3.0, 1, 2]), np.array([10.0, 30, 20])])
+    np.testing.assert_array_equal(sums, [4, 4, 4])
+    assert np.isnan(tabular.rank_sum([np.array([1.0, np.nan]), np.array([1.0, 2])])[1])
