@@ -4,6 +4,7 @@
 
 Scores by `nasi score` into the folder of `--scores`, where an interrupted experiment continues, and writes a Markdown
 table, results.json and scatter plots into experiments/results/nasbench201_correlation; expected: experiments/README.md.
+In the table, Spearman correlations are means over seeds, and in brackets those of the scores' means over seeds.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Any
 import numpy as np
 import scipy.stats
 import tyro
+from matplotlib.figure import Figure
 
-from nasi_jax import cli, report, tabular
+from nasi_jax import cli, tabular
 from nasi_jax.search import SCORES
 
 COLUMNS = ("cifar10_test", "cifar100_test", "imagenet16_test")
@@ -30,6 +32,10 @@ KERNEL = (
     "ntk-trace", "ntk-probe", "ntk-per-sample", "ntk-one-batch", "ntk-participation-ratio", "ntk-condition-number",
     "ntk-effective-rank",
 )  # fmt: skip
+COMBINATIONS = ("ntk-participation-ratio+zico", "ntk-participation-ratio+params")
+CHOSEN_ON = 0.55
+"""Share of the cells, the first ones, on which the combinations were chosen; they are ranked on the others."""
+
 NTK = ("ntk-one-batch", "ntk-probe", "ntk-participation-ratio")
 
 
@@ -99,38 +105,68 @@ def main(options: Options) -> None:
         truth = tabular.Table.read(options.table, COLUMNS).lookup(texts)
         results[name] = {}
         for score, values in scores.items():
-            sign = 1 if SCORES[score].higher_is_better else -1
-            spearman = {column: over_seeds(sign * values, truth[column]) for column in COLUMNS}
-            # statistics of all kinds, with intervals, for the mean over the seeds
-            full = {
-                column: tabular.as_json(tabular.rank(sign * values.mean(axis=0), truth[column])) for column in COLUMNS
-            }
-            results[name][score] = {"spearman of each seed": spearman, "mean over seeds": full}
-            cells = [f"{np.mean(spearman[c]):.3f}" + spread(spearman[c]) for c in COLUMNS]
+            results[name][score], cells = ranked(values, truth)
             lines.append(f"| {name} | {score} | {len(texts)} | {len(values)} | {' | '.join(cells)} |")
-            if number < 2:
-                figure = report.scatter_figure(score, values.mean(axis=0), truth)
-                figure.savefig(options.out / f"{name}_{score}.png", dpi=80)
+        if set("+".join(COMBINATIONS).split("+")) <= set(scores):
+            unseen = slice(int(CHOSEN_ON * len(texts)), None)
+            held_out = {column: figures[unseen] for column, figures in truth.items()}
+            for combination in COMBINATIONS:
+                parts = [scores[part][:, unseen] for part in combination.split("+")]
+                values = np.array([tabular.rank_sum(seed) for seed in zip(*parts, strict=True)])
+                results[name][combination], cells = ranked(values, held_out)
+                lines.append(f"| {name} | {combination} | {values.shape[1]} | {len(values)} | {' | '.join(cells)} |")
+        draw(name, scores, truth).savefig(options.out / f"{number:02}.png", dpi=70)
     text = "\n".join(lines) + "\n"
     (options.out / "table.md").write_text(text)
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     print(text)
 
 
+def ranked(values: np.ndarray, truth: dict[str, np.ndarray]) -> tuple[dict[str, Any], list[str]]:
+    """Ranks cells by a score, (seeds, cells); returns all statistics, and a cell of the table for each column."""
+    spearman = {column: over_seeds(values, truth[column]) for column in COLUMNS}
+    mean = {
+        column: tabular.as_json(tabular.rank(values.mean(axis=0), truth[column], resamples=300)) for column in COLUMNS
+    }
+    cells = [
+        f"{np.mean(s):.3f}" + spread(s) + f" ({mean[c]['statistics']['spearman']['value']:.3f})"
+        for c, s in spearman.items()
+    ]
+    return {"spearman of each seed": spearman, "mean over seeds": mean}, cells
+
+
+def draw(name: str, scores: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> Figure:
+    """Draws the accuracy on CIFAR-10 over every score, means over the seeds."""
+    columns = min(len(scores), 5)
+    figure = Figure(figsize=(3.4 * columns, 3 * -(-len(scores) // columns)), layout="constrained")
+    figure.suptitle(name)
+    for number, (score, values) in enumerate(scores.items(), start=1):
+        axes = figure.add_subplot(-(-len(scores) // columns), columns, number)
+        mean = np.abs(values.mean(axis=0))
+        shown = np.isfinite(mean)
+        axes.scatter(mean[shown], truth["cifar10_test"][shown], s=4, alpha=0.4, linewidths=0)
+        positive = mean[shown] > 0
+        if positive.any() and mean[shown].max() > 50 * mean[shown][positive].min():
+            axes.set_xscale("log")
+        axes.set_title(score, fontsize=9)
+    return figure
+
+
 def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Returns each score as an array (seeds, cells), and the cells."""
+    """Returns each score as an array (seeds, cells), larger for cells said to be better, and the cells."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = [name for name in rows[0] if name not in {"genotype", "seed", "reason"}]
     seeds = len({row["seed"] for row in rows})
     texts = [row["genotype"] for row in rows[: len(rows) // seeds]]
-    return {name: np.reshape([float(row[name]) for row in rows], (seeds, -1)) for name in names}, texts
+    values = {name: np.reshape([float(row[name]) for row in rows], (seeds, -1)) for name in names}
+    return {name: column if SCORES[name].higher_is_better else -column for name, column in values.items()}, texts
 
 
 def over_seeds(values: np.ndarray, truth: np.ndarray) -> list[float]:
-    """Returns the Spearman correlation of each seed, over the cells whose score is finite."""
-    finite = [np.isfinite(row) for row in values]
-    return [float(np.asarray(scipy.stats.spearmanr(v[f], truth[f]))[0]) for v, f in zip(values, finite, strict=True)]
+    """Returns the Spearman correlation of each seed, over the cells whose score is a number."""
+    known = [~np.isnan(row) for row in values]
+    return [float(np.asarray(scipy.stats.spearmanr(v[k], truth[k]))[0]) for v, k in zip(values, known, strict=True)]
 
 
 def spread(values: list[float]) -> str:
