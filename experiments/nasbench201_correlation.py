@@ -68,18 +68,18 @@ def variants(options: Options) -> dict[str, list[str]]:
     fewer = {"sample": max(options.cells // 3, 3), "seeds": 1}
     main = {"sample": options.cells, "seeds": options.seeds}
     images = {"data": str(options.images)}
-    small = base | {"channels": 4, "cells": 1, "batch": 16} | images | fewer
+    small = base | {"channels": 4, "cells": 1, "batch": 16} | fewer
     parts: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         "images": (base | images | main, CHEAP),
         "noise": (base | main, CHEAP),
-        "NTK parameterisation": (base | images | fewer | {"parameterisation": "ntk"}, NTK),
-        "fixed statistics": (base | images | fewer | {"normalisation": "fixed"}, NTK),
-        "4 channels": (base | images | fewer | {"channels": 4}, NTK),
-        "16 channels": (base | images | fewer | {"channels": 16}, NTK),
-        "1 cell a stage": (base | images | fewer | {"cells": 1}, NTK),
-        "5 cells a stage": (base | images | fewer | {"cells": 5}, NTK),
-        "exact and spectrum, 4 channels, 1 cell": (small, KERNEL),
-        "the same, NTK parameterisation": (small | {"parameterisation": "ntk"}, KERNEL),
+        "noise, NTK parameterisation": (base | fewer | {"parameterisation": "ntk"}, NTK),
+        "noise, fixed statistics": (base | fewer | {"normalisation": "fixed"}, NTK),
+        "noise, 4 channels": (base | fewer | {"channels": 4}, NTK),
+        "noise, 16 channels": (base | fewer | {"channels": 16}, NTK),
+        "noise, 1 cell a stage": (base | fewer | {"cells": 1}, NTK),
+        "noise, 5 cells a stage": (base | fewer | {"cells": 5}, NTK),
+        "noise, 4 channels, 1 cell": (small, KERNEL),
+        "noise, 4 channels, 1 cell, NTK parameterisation": (small | {"parameterisation": "ntk"}, KERNEL),
     }
     if options.tiny:
         tiny = {"channels": 1, "cells": 1, "batch": 4, "image-size": 4}

@@ -59,8 +59,8 @@ def _spearman(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) ->
 
 
 def _pearson_of_logarithm(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
-    finite = np.isfinite(score)
-    score, truth = score[finite], truth[finite]
+    usable = np.isfinite(score) & (score != 0)
+    score, truth = score[usable], truth[usable]
     # scores may have been negated; of mixed signs there is no logarithm
     if len(score) < 3 or (not (score > 0).all() and not (score < 0).all()):
         return np.nan
@@ -98,9 +98,9 @@ STATISTICS: dict[str, Function] = {
 }
 """What is computed.
 
-Kendall's tau b; Spearman's rho; Pearson's r with the logarithm of the score's size; tau weighted by hyperbolic rank
-(Vigna, 2015); the share of the best 1% and 5% that are among the score's own; the mean figure of the best by score of
-100.
+Kendall's tau b; Spearman's rho; Pearson's r with the logarithm of the score's size, zeros left out; tau weighted by
+hyperbolic rank (Vigna, 2015); the share of the best 1% and 5% that are among the score's own; the mean figure of the best
+by score of 100.
 """
 
 
