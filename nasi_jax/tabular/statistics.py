@@ -99,8 +99,8 @@ STATISTICS: dict[str, Function] = {
 """What is computed.
 
 Kendall's tau b; Spearman's rho; Pearson's r with the logarithm of the score's size, zeros left out; tau weighted by
-hyperbolic rank (Vigna, 2015); the share of the best 1% and 5% that are among the score's own; the mean figure of the best
-by score of 100.
+hyperbolic rank (Vigna, 2015); the share of the best 1% and 5% that are among the score's own; the mean figure of the
+best by score of 100.
 """
 
 
