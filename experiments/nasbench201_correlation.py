@@ -115,7 +115,8 @@ def main(options: Options) -> None:
                 values = np.array([tabular.rank_sum(seed) for seed in zip(*parts, strict=True)])
                 results[name][combination], cells = ranked(values, held_out)
                 lines.append(f"| {name} | {combination} | {values.shape[1]} | {len(values)} | {' | '.join(cells)} |")
-        draw(name, scores, truth).savefig(options.out / f"{number:02}.png", dpi=70)
+        if number < 2:
+            draw(name, scores, truth).savefig(options.out / f"{name}.png", dpi=70)
     text = "\n".join(lines) + "\n"
     (options.out / "table.md").write_text(text)
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -148,7 +149,7 @@ def draw(name: str, scores: dict[str, np.ndarray], truth: dict[str, np.ndarray])
         positive = mean[shown] > 0
         if positive.any() and mean[shown].max() > 50 * mean[shown][positive].min():
             axes.set_xscale("log")
-        axes.set_title(score, fontsize=9)
+        axes.set_title(f"|{score}|" if (values[:, shown] < 0).any() else score, fontsize=9)
     return figure
 
 

@@ -37,7 +37,7 @@ def test_correlation(tmp_path, table):
     assert len(lines) == 2 + 13 + 2 + 6 * 3 + 2 * 7
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     assert results["images"]["params"]["spearman of each seed"]["cifar10_test"][0] > 0.95
-    assert (tmp_path / "results" / "00.png").stat().st_size > 5000
+    assert (tmp_path / "results" / "images.png").stat().st_size > 5000
 
 
 def test_selection(tmp_path, table):
