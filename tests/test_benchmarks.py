@@ -14,3 +14,14 @@ def test_architecture_gradient_runs_at_a_tiny_size():
     done = subprocess.run([sys.executable, script, *size], check=True, capture_output=True, text=True)
     assert done.stdout.count("\n") == 10
     assert "| loss gradient | 1.0 | 1.0 | 1.0 |" in done.stdout
+
+
+@pytest.mark.slow
+def test_ntk_trace_runs_at_a_tiny_size(tmp_path):
+    size = ["--channels", "2", "--batch", "4", "8", "--classes", "3", "--runs", "1", "--keys", "1", "--image-size", "4"]
+    script = ROOT / "benchmarks" / "ntk_trace.py"
+    subprocess.run([sys.executable, script, *size, "--out", tmp_path / "t.md"], check=True, capture_output=True)
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    exact = [line.split("|")[6].strip() for line in lines if line.startswith("| exact, chunks") and "%" in line]
+    assert exact[:2] == ["0.00%", "0.00%"]
+    assert sum(line.startswith("| neural-tangents 3 |") for line in lines) == 3
