@@ -62,7 +62,7 @@ def _pearson_of_logarithm(score: np.ndarray, truth: np.ndarray, rng: np.random.G
     usable = np.isfinite(score) & (score != 0)
     score, truth = score[usable], truth[usable]
     # scores may have been negated; of mixed signs there is no logarithm
-    if len(score) < 3 or (not (score > 0).all() and not (score < 0).all()):
+    if len(score) < 3 or np.ptp(score) == 0 or (not (score > 0).all() and not (score < 0).all()):
         return np.nan
     return _first(scipy.stats.pearsonr(np.sign(score) * np.log(np.abs(score)), truth))
 
@@ -135,7 +135,8 @@ def rank(score: np.ndarray, truth: np.ndarray, *, resamples: int = 1000, seed: i
         rng = np.random.default_rng(seed)
 
         def bound(a: np.ndarray, b: np.ndarray, f: Function = function, rng: np.random.Generator = rng) -> float:
-            return f(a, b, rng)
+            # a resample of few architectures may hold one value alone
+            return f(a, b, rng) if a.min() < a.max() and b.min() < b.max() else np.nan
 
         value, low, high = bound(score, truth), np.nan, np.nan
         if np.isfinite(value):

@@ -58,3 +58,10 @@ def test_rank_sums():
     sums = tabular.rank_sum([np.array([3.0, 1, 2]), np.array([10.0, 30, 20])])
     np.testing.assert_array_equal(sums, [4, 4, 4])
     assert np.isnan(tabular.rank_sum([np.array([1.0, np.nan]), np.array([1.0, 2])])[1])
+
+
+def test_a_score_of_two_values_has_no_logarithm_but_ranks():
+    truth = np.arange(50.0)
+    found = tabular.rank(np.where(truth < 25, 0.0, 1.0), truth, resamples=10).statistics
+    assert np.isnan(found["pearson of log"].value)
+    assert found["spearman"].value > 0.8
