@@ -20,10 +20,11 @@ from nasi_jax import spaces
 from nasi_jax.cli.options import DataOptions
 from nasi_jax.cli.progress import Progress
 from nasi_jax.cli.runs import RunFolderError, interruptible, provenance, write_atomic
-from nasi_jax.search.scorer import ScoreConfig, Scorer
+from nasi_jax.search.scorer import Compilation, ScoreConfig, Scorer
 from nasi_jax.search.scores import SCORES
 
 _CONFIG = ScoreConfig()
+_LARGEST_WHOLE = 10**6
 
 
 class Row(NamedTuple):
@@ -54,6 +55,8 @@ class ScoreVerb(DataOptions):
         shard: I/N takes every N-th architecture from the I-th on, I from 0, for N jobs with a file each.
         seeds: number of seeds, each with its own parameters and batch.
         seed: first seed.
+        compilation: one program for the whole "space", which takes several architectures and devices at once, or one
+            for each of the "blocks" that networks are made of, the default where there is a single CPU device.
         per_device: architectures that a device takes at once; more than 1 may pay on accelerators.
         keep_going: leave out duplicates and record malformed lines as rows, instead of stopping.
         overwrite: drop the file that is there.
@@ -71,6 +74,7 @@ class ScoreVerb(DataOptions):
     shard: str = "0/1"
     seeds: int = 1
     seed: int = 0
+    compilation: Compilation | None = None
     per_device: int = 1
     keep_going: bool = False
     overwrite: bool = False
@@ -95,11 +99,13 @@ class ScoreVerb(DataOptions):
         index, count = self._shard()
         space = spaces.get(self.space)
         devices = jax.devices()
-        mesh = jax.make_mesh((len(devices),), ("architectures",)) if len(devices) > 1 else None
-        scorer = Scorer(space, self.source(), self.score, self.config, per_device=self.per_device, mesh=mesh)
+        several = len(devices) > 1 and self.compilation != "blocks"
+        mesh = jax.make_mesh((len(devices),), ("architectures",)) if several else None
+        options: dict[str, Any] = {"compilation": self.compilation, "per_device": self.per_device, "mesh": mesh}
+        scorer = Scorer(space, self.source(), self.score, self.config, **options)
         chosen = list(self._architectures(space))[index::count]
         rows = [row._replace(seed=seed) for seed in range(self.seed, self.seed + self.seeds) for row in chosen]
-        done = self._open()
+        done = self._open(scorer.compilation)
         missing = [row for row in rows if (row.text, row.seed) not in done]
         try:
             self._append(scorer, missing, len(rows))
@@ -137,6 +143,8 @@ class ScoreVerb(DataOptions):
         if len(given) != 1:
             raise ValueError(f"genotypes: expected one of --genotypes, --sample and --all, got {given or 'none'}")
         if self.all:
+            if space.size > _LARGEST_WHOLE:
+                raise ValueError(f"all: expected a space of at most {_LARGEST_WHOLE} architectures, got {space.size}")
             return (Row(space.format(genotype), genotype, 0) for genotype in space.enumerate())
         if self.sample is not None:
             return self._sampled(space, self.sample)
@@ -148,9 +156,8 @@ class ScoreVerb(DataOptions):
         return self._parsed(space, path.read_text().splitlines())
 
     def _sampled(self, space: spaces.SearchSpace, size: int) -> Iterator[Row]:
-        total = sum(1 for _ in itertools.islice(space.enumerate(), size))
-        if not 1 <= size <= total:
-            raise ValueError(f"sample: expected 1 to {total} architectures of {space.name}, got {size}")
+        if not 1 <= size <= space.size:
+            raise ValueError(f"sample: expected 1 to {space.size} architectures of {space.name}, got {size}")
         found: dict[str, Any] = {}
         for number in itertools.count():
             keys = jax.random.split(jax.random.fold_in(jax.random.key(self.sample_seed), number), size)
@@ -182,12 +189,12 @@ class ScoreVerb(DataOptions):
             elif not self.keep_going:
                 raise ValueError(f"genotypes: line {number} repeats line {first[text]}: {text!r}")
 
-    def _open(self) -> set[tuple[str, int]]:
+    def _open(self, compilation: Compilation) -> set[tuple[str, int]]:
         """Creates the file, or drops the last row of one where it was torn; returns the rows that are there."""
         settings = dataclasses.asdict(self)
         for name in ("out", "overwrite", "download", "data_dir", "list", "keep_going", "per_device"):
             settings.pop(name)
-        settings |= {"network": settings.pop("config"), "score": list(self.score)}
+        settings |= {"network": settings.pop("config"), "score": list(self.score), "compilation": compilation}
         columns = ["genotype", "seed", *self.score, "reason"]
         beside = self.out.with_suffix(".json")
         if self.out.exists() and not self.overwrite:

@@ -190,12 +190,13 @@ def _write_result(
 
     text = space.format(genotype)
     history = {name: np.reshape([row[name] for row in rows], (-1, len(found))).T for name in _SHOWN}
-    selected = {name: np.stack([np.asarray(space.encode(g)[name]).argmax(axis=-1) for g in found]) for name in alphas}
+    chosen = {name: np.stack([np.asarray(space.encode(g)[name]) for g in found]) for name in alphas}
+    selected = {name: np.where(values.any(axis=-1), values.argmax(axis=-1), -1) for name, values in chosen.items()}
     pictures = {
         "Selected cell": ("cell.png", text, report.cell_figure(space.graph(genotype), space.operations)),
         "Architecture logits": (
             "alphas.png",
-            "Mean of alpha* over the searches; the largest of each edge is framed.",
+            "Mean of alpha* over the searches; what it selects is framed.",
             report.alphas_figure(space, mean),
         ),
         "Search": (

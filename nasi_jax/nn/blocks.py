@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from nasi_jax.nn.linear import LINEAR_GAIN, RELU_GAIN, Conv, conv, weight
-from nasi_jax.nn.style import Style, rectify, scaled
+from nasi_jax.nn.linear import LINEAR_GAIN, RELU_GAIN, Conv, conv, parameter, weight
+from nasi_jax.nn.style import Style, channel_scale, observe
 
 BATCH_NORM_EPSILON = 1e-5
 
@@ -30,31 +30,61 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (batch, height, width, channels) to the same shape."""
-        x = normalise(x, self.style)
         if not self.style.affine:
-            return x
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], x.dtype)
-        return shift_scale(x, scale, self.param("bias", nn.initializers.zeros, x.shape[-1:], x.dtype))
+            return normalise(x, None, None, self.style)
+        scale = parameter(self, "scale", nn.initializers.ones, x.shape[-1:], x.dtype)
+        return normalise(x, scale, parameter(self, "bias", nn.initializers.zeros, x.shape[-1:], x.dtype), self.style)
 
 
-def shift_scale(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """Multiplies each channel by its scale, then adds its bias; `x` is (batch, height, width, channels)."""
+@functools.partial(jax.jit, static_argnames="style")
+def normalise(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None, style: Style) -> jax.Array:
+    """Subtracts each channel's mean over batch, height and width and divides by its standard deviation.
+
+    Args:
+        x: images, (batch, height, width, channels).
+        scale: factor of each channel, (channels,), or None.
+        bias: what is added to each channel then, (channels,), or None.
+        style: see `Style`.
+
+    Returns:
+        An array like `x`.
+    """
+    if style.normalisation == "fixed":
+        x = x / math.sqrt(1 + BATCH_NORM_EPSILON)
+    else:
+        x = jax.nn.standardize(x, axis=(0, 1, 2), epsilon=BATCH_NORM_EPSILON)
+    if scale is None or bias is None:
+        return x
     return x * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
 
 
-def normalise(x: jax.Array, style: Style) -> jax.Array:
-    """Subtracts each channel's mean over batch, height and width and divides by its standard deviation."""
-    if style.normalisation == "fixed":
-        return x / math.sqrt(1 + BATCH_NORM_EPSILON)
-    return jax.nn.standardize(x, axis=(0, 1, 2), epsilon=BATCH_NORM_EPSILON)
-
-
 class ConvNormWeights(NamedTuple):
-    """What one ReLU-Conv-BN needs: kernel (window, window, channels, features), scale and bias (features,) or None."""
+    """What one ReLU-Conv-BN needs.
+
+    Attributes:
+        kernel: (window, window, channels, features).
+        depthwise: (window, window, 1, channels) of a separable convolution, whose kernel is then 1x1; else None.
+        scale: (features,) of batch normalisation, or None.
+        bias: likewise.
+    """
 
     kernel: jax.Array
+    depthwise: jax.Array | None
     scale: jax.Array | None
     bias: jax.Array | None
+
+    @property
+    def window(self) -> int:
+        """Height and width of the window, without dilation."""
+        return (self.kernel if self.depthwise is None else self.depthwise).shape[0]
+
+    @property
+    def dense(self) -> jax.Array:
+        """The kernel (window, window, channels, features) that stands for a separable convolution too."""
+        if self.depthwise is None:
+            return self.kernel
+        # between a depthwise convolution and a 1x1 one stands nothing, so that both together are linear and dense
+        return jnp.einsum("ijc,cd->ijcd", self.depthwise[:, :, 0], self.kernel[0, 0])
 
 
 class ReLUConvNorm(nn.Module):
@@ -65,27 +95,36 @@ class ReLUConvNorm(nn.Module):
         window: height and width of the kernel.
         strides: step of the window.
         style: see `Style`.
+        dilation: distance of neighbouring weights, in pixels.
+        separable: whether the convolution is a depthwise one and a 1x1 one.
     """
 
     features: int
     window: int = 3
     strides: int = 1
     style: Style = Style()
+    dilation: int = 1
+    separable: bool = False
 
     @nn.compact
     def weights(self, channels: int, dtype: jax.typing.DTypeLike) -> ConvNormWeights:
         """Declares the parameters for an input of `channels`, for `relu_conv_norm` to use."""
-        shape = (self.window, self.window, channels, self.features)
-        kernel = weight(self, shape, dtype, parameterisation=self.style.parameterisation)
+        drawn = functools.partial(weight, self, dtype=dtype, parameterisation=self.style.parameterisation)
+        if self.separable:
+            depthwise = drawn((self.window, self.window, 1, channels), name="depthwise")
+            kernel = drawn((1, 1, channels, self.features), gain=LINEAR_GAIN)
+        else:
+            depthwise, kernel = None, drawn((self.window, self.window, channels, self.features))
         if not self.style.affine:
-            return ConvNormWeights(kernel, None, None)
-        scale = self.param("scale", nn.initializers.ones, (self.features,), dtype)
-        return ConvNormWeights(kernel, scale, self.param("bias", nn.initializers.zeros, (self.features,), dtype))
+            return ConvNormWeights(kernel, depthwise, None, None)
+        scale = parameter(self, "scale", nn.initializers.ones, (self.features,), dtype)
+        bias = parameter(self, "bias", nn.initializers.zeros, (self.features,), dtype)
+        return ConvNormWeights(kernel, depthwise, scale, bias)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, features)."""
         branches = [self.weights(x.shape[-1], x.dtype)]
-        return relu_conv_norm(self, "relu", x, branches, self.style, self.strides)[0]
+        return relu_conv_norm(self, "relu", x, branches, self.style, self.strides, self.dilation)[0]
 
 
 def relu_conv_norm(
@@ -95,12 +134,15 @@ def relu_conv_norm(
     branches: Sequence[ConvNormWeights],
     style: Style,
     strides: int = 1,
+    dilation: int = 1,
     uses: jax.Array | float = 1.0,
+    joint: bool = False,
 ) -> list[jax.Array]:
-    """Applies several ReLU-Conv-BN to one input, as one convolution for each window size.
+    """Applies several ReLU-Conv-BN to one input.
 
-    Kernels that read the same input concatenate along their output channels, and batch normalisation acts on every
-    channel alone, so the joint result is exactly that of the branches one by one.
+    Kernels that read the same input can concatenate along their output channels, and batch normalisation acts on every
+    channel alone, so the joint result is exactly that of the branches one by one. Joint convolutions make a smaller
+    program, which compiles faster, and are slower on a CPU.
 
     Args:
         module: the bound module that they are part of.
@@ -109,25 +151,67 @@ def relu_conv_norm(
         branches: weights of each branch.
         style: see `Style`.
         strides: step of all windows.
-        uses: number of branches that are in use, see `rectify`.
+        dilation: dilation of all windows.
+        uses: number of branches that are in use, see `observe`.
+        joint: whether branches of one window size are one convolution.
 
     Returns:
         One (batch, height / strides, width / strides, features) array for each branch, in the order given.
     """
+    if branches:
+        observe(module, name, x, uses)
+    groups: dict[int, list[int]] = {}
+    for i, branch in enumerate(branches):
+        groups.setdefault(branch.window if joint else i, []).append(i)
     outputs: dict[int, jax.Array] = {}
-    rectified = rectify(module, name, x, uses) if branches else x
-    for window in {branch.kernel.shape[0]: None for branch in branches}:
-        group = [i for i, branch in enumerate(branches) if branch.kernel.shape[0] == window]
-        kernels = [branches[i].kernel for i in group]
-        joint = scaled(module, f"{name}_conv_{window}", conv(rectified, jnp.concatenate(kernels, axis=-1), strides))
-        joint = normalise(joint, style)
-        ends = list(itertools.accumulate(kernel.shape[-1] for kernel in kernels))
-        for i, part in zip(group, jnp.split(joint, ends[:-1], axis=-1), strict=True):
-            scale, bias = branches[i].scale, branches[i].bias
-            outputs[i] = part if scale is None or bias is None else shift_scale(part, scale, bias)
+    for number, group in enumerate(groups.values()):
+        channels = sum(branches[i].kernel.shape[-1] for i in group)
+        factors = channel_scale(module, f"{name}_conv_{number}", (*x.shape[:-1], channels), x.dtype)
+        parts = _relu_conv_norm(x, [branches[i] for i in group], factors, style, strides, dilation)
+        outputs |= zip(group, parts, strict=True)
     return [outputs[i] for i in range(len(branches))]
 
 
+@functools.partial(jax.jit, static_argnames=("style", "strides", "dilation"))
+@functools.partial(
+    jax.checkpoint,
+    static_argnums=(3, 4, 5),
+    policy=jax.checkpoint_policies.dots_saveable,
+    prevent_cse=False,
+)
+def _relu_conv_norm(
+    x: jax.Array,
+    branches: list[ConvNormWeights],
+    factors: jax.Array | None,
+    style: Style,
+    strides: int,
+    dilation: int,
+) -> list[jax.Array]:
+    """Does so for branches of one window size at once; `factors` multiply the outputs of their convolution."""
+    active = nn.relu(x)
+    if style.fused or branches[0].depthwise is None:
+        kernel = _concatenated([branch.dense for branch in branches])
+        joint = conv(active, kernel, strides, dilation, style.parts)
+    else:
+        spread = conv(
+            jnp.tile(active, len(branches)), _concatenated([b.depthwise for b in branches]), strides, dilation
+        )
+        apart = jnp.split(spread, len(branches), axis=-1)
+        joint = _concatenated([conv(part, b.kernel) for part, b in zip(apart, branches, strict=True)])
+    scale, bias = (
+        None if leaves[0] is None else _concatenated(leaves)
+        for leaves in ([branch.scale for branch in branches], [branch.bias for branch in branches])
+    )
+    joint = normalise(joint if factors is None else factors * joint, scale, bias, style)
+    ends = np.cumsum([branch.kernel.shape[-1] for branch in branches])
+    return jnp.split(joint, ends[:-1], axis=-1)
+
+
+def _concatenated(arrays: Sequence[Any]) -> jax.Array:
+    return jnp.concatenate(arrays, axis=-1)
+
+
+@functools.partial(jax.jit, static_argnames=("window", "strides"))
 def average_pool(x: jax.Array, window: int = 3, strides: int = 1) -> jax.Array:
     """Averages over windows; an odd window is padded and the padding is not counted.
 
@@ -150,6 +234,45 @@ def average_pool(x: jax.Array, window: int = 3, strides: int = 1) -> jax.Array:
 def _window_counts(size: int, window: int, strides: int, pad: int) -> np.ndarray:
     starts = np.arange((size + 2 * pad - window) // strides + 1) * strides - pad
     return np.minimum(starts + window, size) - np.maximum(starts, 0)
+
+
+@functools.partial(jax.jit, static_argnames=("window", "strides"))
+def max_pool(x: jax.Array, window: int = 3, strides: int = 1) -> jax.Array:
+    """Takes the maximum over windows, the padding never.
+
+    Args:
+        x: images, (batch, height, width, channels).
+        window: height and width of the window; padding is (window - 1) // 2.
+        strides: step of the window.
+
+    Returns:
+        (batch, height / strides, width / strides, channels).
+    """
+    pad = (window - 1) // 2
+    padding = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, window, window, 1), (1, strides, strides, 1), padding)
+
+
+class FactorizedReduction(nn.Module):
+    """ReLU, two 1x1 convolutions with stride 2 whose grids are a pixel apart, batch normalisation (DARTS).
+
+    Attributes:
+        features: output channels, even.
+        style: see `Style`.
+    """
+
+    features: int
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (batch, height, width, channels) to (batch, height / 2, width / 2, features), even sizes."""
+        observe(self, "relu", x)
+        x = nn.relu(x)
+        halves = [
+            Conv(self.features // 2, 1, RELU_GAIN, self.style, 2, name=f"conv_{i}")(x[:, i:, i:]) for i in range(2)
+        ]
+        return BatchNorm(self.style, name="norm")(jnp.concatenate(halves, axis=-1))
 
 
 class ResidualReduction(nn.Module):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
-from nasi_jax.nn.style import Parameterisation, Style, scaled
+from nasi_jax.nn.style import USED_PARAMETERS, Parameterisation, Style, channel_scale
 
 NTK_BIAS_SCALE = 0.1
 """Factor of a bias in NTK parameterisation, beta of Jacot et al. (2018), section 2.1, with the value they use.
@@ -20,6 +23,37 @@ RELU_GAIN = 2.0
 LINEAR_GAIN = 1.0
 
 
+def parameter(
+    module: nn.Module,
+    name: str,
+    initializer: Callable[..., jax.Array],
+    shape: tuple[int, ...],
+    dtype: jax.typing.DTypeLike,
+) -> jax.Array:
+    """Declares a parameter as `module.param` does, and returns it.
+
+    Where the collection `USED_PARAMETERS` is mutable, the parameter is put there too, so that a network tells which
+    parts of a larger tree of parameters it reads. `module.param` traces the initialiser at every use, to compare
+    shapes, which takes longer than a small convolution where a network is applied outside of `jit`.
+
+    Args:
+        module: the bound module, inside its compact method.
+        name: name of the parameter.
+        initializer: draws its first value, `initializer(key, shape, dtype)`.
+        shape: its shape.
+        dtype: its type.
+
+    Returns:
+        The parameter.
+    """
+    if not module.is_initializing() and module.has_variable("params", name):
+        value = module.get_variable("params", name)
+        if module.is_mutable_collection(USED_PARAMETERS):
+            module.put_variable(USED_PARAMETERS, name, value)
+        return value
+    return module.param(name, initializer, shape, dtype)
+
+
 def weight(
     module: nn.Module,
     shape: tuple[int, ...],
@@ -27,8 +61,9 @@ def weight(
     *,
     gain: float = RELU_GAIN,
     parameterisation: Parameterisation = "standard",
+    name: str = "kernel",
 ) -> jax.Array:
-    """Declares the parameter `kernel` in `module` and returns the weight that it stands for.
+    """Declares a parameter in `module` and returns the weight that it stands for.
 
     Args:
         module: the bound module, inside its compact method.
@@ -36,32 +71,44 @@ def weight(
         dtype: type of the weight.
         gain: variance of the weight times its fan-in.
         parameterisation: see `Parameterisation`.
+        name: name of the parameter.
 
     Returns:
         The weight, of `shape` and `dtype`.
     """
     deviation = math.sqrt(gain / math.prod(shape[:-1]))
     if parameterisation == "ntk":
-        return deviation * module.param("kernel", nn.initializers.normal(1.0), shape, dtype)
-    return module.param("kernel", nn.initializers.normal(deviation), shape, dtype)
+        return deviation * parameter(module, name, nn.initializers.normal(1.0), shape, dtype)
+    return parameter(module, name, nn.initializers.normal(deviation), shape, dtype)
 
 
-def conv(x: jax.Array, kernel: jax.Array, strides: int = 1) -> jax.Array:
-    """Convolves, padding each side by (window - 1) / 2 as PyTorch's `padding=1` does for a 3x3 window.
+@functools.partial(jax.jit, static_argnames=("strides", "dilation", "parts"))
+def conv(x: jax.Array, kernel: jax.Array, strides: int = 1, dilation: int = 1, parts: int = 1) -> jax.Array:
+    """Convolves, padding each side by half of what the window covers, as PyTorch's `padding=1` does for a 3x3 window.
 
     Args:
         x: images, (batch, height, width, channels).
-        kernel: (window, window, channels, features), the window odd.
+        kernel: (window, window, channels, features), the window odd; (window, window, 1, channels) is depthwise.
         strides: step of the window along height and width.
+        dilation: distance of neighbouring weights of the kernel, in pixels.
+        parts: in how many parts of the batch to compute; see `Style`. It is 1 where it does not divide the batch.
 
     Returns:
         (batch, ceil(height / strides), ceil(width / strides), features).
     """
-    if kernel.shape[0] == 1 and strides == 1:
-        return x @ kernel[0, 0]
-    pad = (kernel.shape[0] - 1) // 2
+    if kernel.shape[0] == 1 and kernel.shape[2] == x.shape[-1]:
+        return x[:, ::strides, ::strides] @ kernel[0, 0]
+    if parts > 1 and len(x) % parts == 0:
+        return jnp.concatenate([conv(part, kernel, strides, dilation) for part in jnp.split(x, parts)])
+    pad = dilation * (kernel.shape[0] - 1) // 2
     return jax.lax.conv_general_dilated(
-        x, kernel, (strides, strides), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        kernel,
+        (strides, strides),
+        ((pad, pad), (pad, pad)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1] // kernel.shape[2],
     )
 
 
@@ -73,19 +120,23 @@ class Conv(nn.Module):
         window: height and width of the kernel, odd.
         gain: variance of the weights times their fan-in.
         style: see `Style`.
+        strides: step of the window.
     """
 
     features: int
     window: int = 3
     gain: float = RELU_GAIN
     style: Style = Style()
+    strides: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (batch, height, width, channels) to (batch, height, width, features)."""
+        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, features)."""
         shape = (self.window, self.window, x.shape[-1], self.features)
         kernel = weight(self, shape, x.dtype, gain=self.gain, parameterisation=self.style.parameterisation)
-        return scaled(self, "output", conv(x, kernel))
+        y = conv(x, kernel, self.strides, parts=self.style.parts)
+        scale = channel_scale(self, "output", y.shape, y.dtype)
+        return y if scale is None else scale * y
 
 
 class Dense(nn.Module):
@@ -104,6 +155,8 @@ class Dense(nn.Module):
         """Maps (batch, channels) to (batch, features)."""
         shape = (x.shape[-1], self.features)
         kernel = weight(self, shape, x.dtype, gain=LINEAR_GAIN, parameterisation=self.style.parameterisation)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
-        scale = NTK_BIAS_SCALE if self.style.parameterisation == "ntk" else 1.0
-        return scaled(self, "output", x @ kernel + scale * bias.reshape(1, -1))
+        bias = parameter(self, "bias", nn.initializers.zeros, (self.features,), x.dtype)
+        bias_scale = NTK_BIAS_SCALE if self.style.parameterisation == "ntk" else 1.0
+        y = x @ kernel + bias_scale * bias.reshape(1, -1)
+        scale = channel_scale(self, "output", y.shape, y.dtype)
+        return y if scale is None else scale * y

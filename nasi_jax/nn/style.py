@@ -28,6 +28,7 @@ NORMALISATIONS: tuple[str, ...] = get_args(Normalisation)
 
 PREACTIVATIONS = "preactivations"
 CHANNEL_SCALES = "channel_scales"
+USED_PARAMETERS = "used_parameters"
 
 
 class Style(NamedTuple):
@@ -37,32 +38,50 @@ class Style(NamedTuple):
         affine: whether batch normalisation has a learnable scale and shift; they start at one and zero.
         parameterisation: see `Parameterisation`.
         normalisation: see `Normalisation`.
+        fused: whether a separable convolution is computed as the dense one that it equals. On a CPU that is several
+            times faster than a depthwise one; on an accelerator it pays for few channels.
+        parts: in how many parts of the batch a convolution is computed. On a CPU the gradient of a kernel takes half
+            as long over 16 images at a time; in a large program the parts cost compilation.
     """
 
     affine: bool = True
     parameterisation: Parameterisation = "standard"
     normalisation: Normalisation = "batch"
+    fused: bool = True
+    parts: int = 1
 
 
-def rectify(module: nn.Module, name: str, x: jax.Array, uses: jax.Array | float = 1.0) -> jax.Array:
-    """Applies ReLU; where the collection `PREACTIVATIONS` is mutable, its input is sown there.
+def check_style(module: nn.Module) -> None:
+    """Checks the attributes of a network that make its `Style`.
+
+    Args:
+        module: has the attributes `parameterisation` and `normalisation`.
+
+    Raises:
+        ValueError: one of them is unknown.
+    """
+    for name, allowed in (("parameterisation", PARAMETERISATIONS), ("normalisation", NORMALISATIONS)):
+        if getattr(module, name) not in allowed:
+            raise ValueError(f"{name}: expected one of {allowed}, got {getattr(module, name)!r}")
+
+
+def observe(module: nn.Module, name: str, x: jax.Array, uses: jax.Array | float = 1.0) -> None:
+    """Sows the input of a ReLU where the collection `PREACTIVATIONS` is mutable.
 
     Args:
         module: the bound module.
         name: name of the layer in it.
-        x: input.
+        x: input of the ReLU.
         uses: how many layers read the result, which is how often the benchmark's own code has this ReLU.
-
-    Returns:
-        An array like `x`.
     """
     if module.is_mutable_collection(PREACTIVATIONS) and not module.is_initializing():
         module.sow(PREACTIVATIONS, name, (x, jnp.asarray(uses, x.dtype)))
-    return nn.relu(x)
 
 
-def scaled(module: nn.Module, name: str, y: jax.Array) -> jax.Array:
-    """Multiplies a layer's output by the factors in the collection `CHANNEL_SCALES`, where there is one.
+def channel_scale(
+    module: nn.Module, name: str, shape: tuple[int, ...], dtype: jax.typing.DTypeLike
+) -> jax.Array | None:
+    """Returns the factors in the collection `CHANNEL_SCALES` for a layer's output, or None where there are none.
 
     Where the collection is mutable, factors of one are put there, (batch, ..., channels) with ones between. Their
     gradient at one is the sum, over height and width, of activation times gradient, for each sample and channel.
@@ -70,13 +89,14 @@ def scaled(module: nn.Module, name: str, y: jax.Array) -> jax.Array:
     Args:
         module: the bound module.
         name: name of the layer in it.
-        y: output, (batch, ..., channels).
+        shape: of the output, (batch, ..., channels); only its ends count.
+        dtype: type of the factors.
 
     Returns:
-        An array like `y`.
+        None or an array that broadcasts to `shape`.
     """
     if module.is_mutable_collection(CHANNEL_SCALES) and not module.is_initializing():
-        module.put_variable(CHANNEL_SCALES, name, jnp.ones((len(y), *(1,) * (y.ndim - 2), y.shape[-1]), y.dtype))
-    elif module.has_variable(CHANNEL_SCALES, name):
-        y = y * module.get_variable(CHANNEL_SCALES, name)
-    return y
+        ones = jnp.ones((shape[0], *(1,) * (len(shape) - 2), shape[-1]), dtype)
+        module.put_variable(CHANNEL_SCALES, name, ones)
+        return ones
+    return module.get_variable(CHANNEL_SCALES, name) if module.has_variable(CHANNEL_SCALES, name) else None

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nasi_jax.ntk import ApplyFn, cross_entropy
+from nasi_jax.ntk import ApplyFn, cross_entropy, squared_norm
 
 
 def _loss(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -40,9 +40,20 @@ def grad_norm(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array) -> jax
     return sum((_norm(g) for g in gradients), jnp.zeros(()))
 
 
+# One program for a layer, because outside of jit every step of one would be dispatched for itself.
+@jax.jit
 def _norm(x: jax.Array) -> jax.Array:
-    # the gradient of a layer that is not in use is zero, and there a square root has no derivative
     return jnp.sqrt(jnp.sum(x**2))
+
+
+@jax.jit
+def _product(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.vdot(x, y)
+
+
+def _sum_of_products(a: Any, b: Any) -> jax.Array:
+    pairs = zip(weights_of(a), weights_of(b), strict=True)
+    return sum((_product(x, y) for x, y in pairs), jnp.zeros(()))
 
 
 def snip(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -63,8 +74,8 @@ def snip(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array) -> jax.Arra
         Lee, Ajanthan and Torr, "SNIP: single-shot network pruning based on connection sensitivity", ICLR 2019.
     """
     gradient = jax.grad(lambda p: _loss(apply_fn, p, x, y))(params)
-    products = jax.tree.map(lambda p, g: jnp.abs(p * g), params, gradient)
-    return sum((jnp.sum(product) for product in weights_of(products)), jnp.zeros(()))
+    sizes = jax.tree.map(jnp.abs, (params, gradient))
+    return _sum_of_products(*sizes)
 
 
 def grasp(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -91,8 +102,7 @@ def grasp(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array) -> jax.Arr
     # the Hessian is taken among weights alone, as in the zero-cost proxies
     direction = jax.tree.map(lambda g: g if g.ndim > 1 else jnp.zeros_like(g), gradient)
     _, product = jax.jvp(gradient_of, (params,), (direction,))
-    pairs = zip(weights_of(params), weights_of(product), strict=True)
-    return -sum((jnp.vdot(p, h) for p, h in pairs), jnp.zeros(()))
+    return -_sum_of_products(params, product)
 
 
 def synflow(apply_fn: ApplyFn, params: Any, x: jax.Array) -> jax.Array:
@@ -118,8 +128,7 @@ def synflow(apply_fn: ApplyFn, params: Any, x: jax.Array) -> jax.Array:
     total, gradient = jax.value_and_grad(lambda p: jnp.sum(apply_fn(p, ones)))(positive)
     # as shares of R, whose square would overflow first
     shares = jax.tree.map(lambda g: g / total, gradient)
-    pairs = zip(weights_of(positive), weights_of(shares), strict=True)
-    flow = sum((jnp.vdot(p, s) for p, s in pairs), jnp.zeros(()))
+    flow = _sum_of_products(positive, shares)
     return jnp.where(total > 0, jnp.log(flow) + jnp.log(total), -jnp.inf)
 
 
@@ -151,15 +160,17 @@ def zico(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array, batches: in
         raise ValueError(f"x: expected a batch that splits into {batches} parts, got {len(x)} samples")
     gradient_of = jax.grad(lambda p, x, y: _loss(apply_fn, p, x, y))
     parts = zip(jnp.split(x, batches), jnp.split(y, batches), strict=True)
-    gradients = [[jnp.abs(g) for g in weights_of(gradient_of(params, *part))] for part in parts]
-    total = jnp.zeros(())
-    for layer in zip(*gradients, strict=True):
-        stacked = jnp.stack(layer)
-        deviation = jnp.std(stacked, axis=0)
-        ratios = jnp.where(deviation > 0, jnp.mean(stacked, axis=0) / jnp.where(deviation > 0, deviation, 1), 0)
-        ratio = jnp.sum(ratios)
-        total = total + jnp.where(ratio > 0, jnp.log(jnp.where(ratio > 0, ratio, 1)), 0)
-    return total
+    layers = zip(*(weights_of(gradient_of(params, *part)) for part in parts), strict=True)
+    return sum((_log_ratio(layer) for layer in layers), jnp.zeros(()))
+
+
+@jax.jit
+def _log_ratio(gradients: tuple[jax.Array, ...]) -> jax.Array:
+    sizes = jnp.abs(jnp.stack(gradients))
+    deviation = jnp.std(sizes, axis=0)
+    ratios = jnp.where(deviation > 0, jnp.mean(sizes, axis=0) / jnp.where(deviation > 0, deviation, 1), 0)
+    ratio = jnp.sum(ratios)
+    return jnp.where(ratio > 0, jnp.log(jnp.where(ratio > 0, ratio, 1)), 0)
 
 
 def fisher(scaled_fn: Any, scales: Any, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -181,4 +192,4 @@ def fisher(scaled_fn: Any, scales: Any, x: jax.Array, y: jax.Array) -> jax.Array
         Turner et al., "BlockSwap: Fisher-guided block substitution for network compression on a budget", ICLR 2020.
     """
     slopes = jax.grad(lambda s: jnp.mean(cross_entropy(scaled_fn(s, x), y)))(scales)
-    return sum((jnp.sum(slope**2) for slope in jax.tree.leaves(slopes)), jnp.zeros(())) / (2 * len(x))
+    return squared_norm(slopes) / (2 * len(x))

@@ -70,7 +70,10 @@ def save_cell(path: pathlib.Path, graph: dict[str, list[Edge]], operations: tupl
 
 
 def _nodes(edges: list[Edge]) -> list[str]:
-    return list(dict.fromkeys(node for edge in edges for node in (edge.source, edge.target)))
+    """Returns the nodes, inputs first."""
+    targets = list(dict.fromkeys(edge.target for edge in edges))
+    inputs = list(dict.fromkeys(edge.source for edge in edges if edge.source not in targets))
+    return inputs + targets
 
 
 def _draw(axes: Axes, edges: list[Edge], operations: tuple[str, ...]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from nasi_jax.spaces import SearchSpace
 
 
 def alphas_figure(space: SearchSpace, alphas: dict[str, np.ndarray]) -> Figure:
-    """Draws the logits as heat maps, edges down and operations across, each row's largest framed.
+    """Draws the logits as heat maps, edges down and operations across, what they select framed.
 
     Args:
         space: the search space, for the names.
@@ -20,22 +22,22 @@ def alphas_figure(space: SearchSpace, alphas: dict[str, np.ndarray]) -> Figure:
         The figure.
     """
     figure = Figure(figsize=(6.5 * len(alphas), 1.6 + 0.42 * max(map(len, alphas.values()))), layout="constrained")
+    selected = space.encode(space.decode({name: jnp.asarray(values) for name, values in alphas.items()}))
     bound = max(float(np.abs(values).max()) for values in alphas.values()) or 1.0
     for column, (name, values) in enumerate(alphas.items()):
         axes = figure.add_subplot(1, len(alphas), column + 1)
         image = axes.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto")
         axes.set_xticks(range(len(space.operations)), space.operations, rotation=20, ha="right", fontsize=8)
         axes.set_yticks(range(len(values)), space.edges[name])
+        chosen = np.asarray(selected[name]) > 0
         for (row, operation), value in np.ndenumerate(values):
-            best = operation == int(values[row].argmax())
             colour = "white" if abs(value) > 0.65 * bound else "black"
             axes.text(
                 operation, row, f"{value:.3f}", ha="center", va="center", fontsize=8, color=colour,
-                fontweight="bold" if best else "normal",
+                fontweight="bold" if chosen[row, operation] else "normal",
             )  # fmt: skip
-        axes.scatter(
-            values.argmax(axis=1), range(len(values)), marker="s", s=700, facecolors="none", edgecolors="black"
-        )
+        for row, operation in np.argwhere(chosen):
+            axes.add_patch(Rectangle((operation - 0.48, row - 0.46), 0.96, 0.92, fill=False, edgecolor="black"))
         axes.set_ylabel("edge")
         axes.set_title("alpha*" if len(alphas) == 1 else f"alpha*, {name}")
         figure.colorbar(image, ax=axes, label="logit")
@@ -75,7 +77,7 @@ def histogram_figure(space: SearchSpace, selected: dict[str, np.ndarray]) -> Fig
 
     Args:
         space: the search space, for the names.
-        selected: for each kind of cell (searches, edges), indices of operations.
+        selected: for each kind of cell (searches, edges), indices of operations, -1 where an edge was left out.
 
     Returns:
         The figure.

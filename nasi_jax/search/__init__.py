@@ -15,7 +15,7 @@ from nasi_jax.search.nasi import (
     step,
 )
 from nasi_jax.search.objectives import OBJECTIVES, Measurement, Objective, measure, measure_with_gradient
-from nasi_jax.search.scorer import Draw, ScoreConfig, Scorer
+from nasi_jax.search.scorer import Compilation, Draw, ScoreConfig, Scorer
 from nasi_jax.search.scores import SCORES, Candidate, Score
 from nasi_jax.search.update import normalised_expected_gradient, scale_by_largest_norm
 
@@ -24,6 +24,7 @@ __all__ = [
     "PRESETS",
     "SCORES",
     "Candidate",
+    "Compilation",
     "Costs",
     "Draw",
     "Estimator",

@@ -78,7 +78,11 @@ def _products(jaxpr: Any) -> int:
         elif equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             total += output * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda p: hasattr(p, "jaxpr")):
-            if hasattr(inner, "jaxpr"):
-                total += _products(inner.jaxpr)
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
+            if _is_program(inner):
+                total += _products(getattr(inner, "jaxpr", inner))
     return total
+
+
+def _is_program(value: Any) -> bool:
+    return hasattr(value, "jaxpr") or hasattr(value, "eqns")

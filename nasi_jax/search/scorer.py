@@ -1,4 +1,4 @@
-"""Scores many architectures of a space with one compiled program: the genotype is an input."""
+"""Scores many architectures of a space without compiling for each."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 from nasi_jax.data import Source
-from nasi_jax.nn import Normalisation, Parameterisation
+from nasi_jax.nn import USED_PARAMETERS, Normalisation, Parameterisation
 from nasi_jax.search.costs import count
 from nasi_jax.search.scores import SCORES, Candidate
-from nasi_jax.spaces import SearchSpace, Weights
+from nasi_jax.spaces import SearchSpace, Weights, restrict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +41,20 @@ class ScoreConfig:
     normalisation: Normalisation = "batch"
 
 
+_IMAGES_IN_CACHE = 16
+
+Compilation = Literal["space", "blocks"]
+"""What one compiled program computes.
+
+``"space"``: all scores of any architecture, whose genotype is its input. Every operation is computed, and the genotype
+says which ones count; there is little to dispatch, and several architectures and devices work at once.
+
+``"blocks"``: one block of the network, such as a convolution with its ReLU and normalisation. The derived network of an
+architecture is a sequence of these, none of which is computed in vain, and architectures share the programs. On a CPU
+this is the faster one (benchmarks/score_throughput.py).
+"""
+
+
 class Draw(NamedTuple):
     """What all architectures of one seed share: the one-shot network's parameters, a batch, and a key for probes."""
 
@@ -55,10 +68,11 @@ class Scorer:
     """Scores architectures of one space at one size.
 
     Each architecture uses its own part of the one-shot network's parameters, which is what its derived network would
-    draw from the same key. The first call compiles, for all architectures.
+    draw from the same key.
 
     Attributes:
         names: the scores that are computed.
+        compilation: see `Compilation`.
         together: how many architectures one call takes at most.
     """
 
@@ -69,6 +83,7 @@ class Scorer:
         names: Sequence[str],
         config: ScoreConfig,
         *,
+        compilation: Compilation | None = None,
         per_device: int = 1,
         mesh: Mesh | None = None,
     ):
@@ -79,12 +94,15 @@ class Scorer:
             source: gives images and labels.
             names: the scores wanted, of `SCORES`; they share what they can, as the gradient of the loss.
             config: size of the networks.
+            compilation: what is compiled; by default "blocks" on a CPU, where neither `per_device` nor `mesh` asks for
+                "space", which both need.
             per_device: architectures that a device takes at once, by `vmap`. That pays on accelerators; on a CPU it
                 makes grouped convolutions, which are slow there.
             mesh: devices over which the architectures of one call are spread, along all axes.
 
         Raises:
-            ValueError: a score is unknown or named twice, or a size is out of range.
+            ValueError: a score is unknown or named twice, a size is out of range, or the compilation does not go with
+                `per_device` or `mesh`.
         """
         for name in names:
             if name not in SCORES:
@@ -95,17 +113,26 @@ class Scorer:
             raise ValueError(f"batch: expected at least 2, got {config.batch}")
         if per_device < 1:
             raise ValueError(f"per_device: expected a positive integer, got {per_device}")
+        several = per_device > 1 or mesh is not None
+        if compilation is None:
+            compilation = "blocks" if jax.default_backend() == "cpu" and not several else "space"
+        if compilation not in get_args(Compilation):
+            raise ValueError(f"compilation: expected one of {get_args(Compilation)}, got {compilation!r}")
+        if compilation == "blocks" and several:
+            raise ValueError("compilation: expected 'space' for several architectures at once, got 'blocks'")
         source.check_batch(config.batch)
+        self.compilation: Compilation = compilation
         self.names, self.together = tuple(names), per_device * (1 if mesh is None else mesh.size)
         self._space, self._source, self._config, self._mesh = space, source, config, mesh
         options = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "batch"}
         options["classes"] = source.classes
-        self._module = space.one_shot(discrete=True, **options)
-        self._unnormalised = space.one_shot(discrete=True, **(options | {"normalisation": "fixed"}))
+        self._options = options
+        self._one_shot = space.one_shot(discrete=True, **options)
         counted = any(SCORES[name].counted for name in names)
         self._costs = count(space, source.image_shape, **options) if counted else {}
         self._draw = jax.jit(self._drawn)
-        self._compute = {double: jax.jit(self._computed(double)) for double in (False, True)}
+        computed = {double: self._computed(double) for double in (False, True)}
+        self._compute = computed if compilation == "blocks" else jax.tree.map(jax.jit, computed)
 
     def draw(self, seed: int) -> Draw:
         """Draws parameters, batch and key of a seed."""
@@ -136,7 +163,7 @@ class Scorer:
         x, y = self._source.batch(batch_key, self._config.batch)
         # hundreds of draws by the default generator would take longer to compile than the scores
         params_key = jax.random.key(jax.random.bits(params_key), impl="unsafe_rbg")
-        params = self._module.init(params_key, x[:2], self._space.alphas())["params"]
+        params = self._one_shot.init(params_key, x[:2], self._space.alphas())["params"]
         return Draw(params, x, y, probe_key)
 
     def _computed(self, double: bool) -> Callable[[Weights, Draw], dict[str, jax.Array]]:
@@ -161,17 +188,31 @@ class Scorer:
         return jax.shard_map(several, mesh=mesh, in_specs=(spread, PartitionSpec()), out_specs=spread, check_vma=False)
 
     def _candidate(self, weights: Weights, draw: Draw) -> Candidate:
-        def apply(module: nn.Module, variables: Any, x: jax.Array, **options: Any) -> Any:
-            return module.apply(variables, x, weights, **options)
+        if self.compilation == "blocks":
+            parts = max(1, self._config.batch // _IMAGES_IN_CACHE)
+            build, inputs = functools.partial(self._space.network, self._space.decode(weights), parts=parts), ()
+        else:
+            build, inputs = functools.partial(self._space.one_shot, discrete=True), (weights,)
 
+        def apply(variables: Any, x: jax.Array, **options: Any) -> Any:
+            return build(**self._options).apply(variables, x, *inputs, **options)
+
+        def unnormalised(params: Any, x: jax.Array) -> Any:
+            return build(**(self._options | {"normalisation": "fixed"})).apply({"params": params}, x, *inputs)
+
+        params = draw.params
+        if self.compilation == "blocks":
+            # outside of jit the gradients of parameters that an architecture lacks would be computed, as zeros
+            used = jax.eval_shape(lambda: apply({"params": params}, draw.x, mutable=[USED_PARAMETERS])[1])
+            params = restrict(params, used[USED_PARAMETERS])
         return Candidate(
-            apply_fn=lambda p, x: apply(self._module, {"params": p}, x),
-            params=draw.params,
+            apply_fn=lambda p, x: apply({"params": p}, x),
+            params=params,
             x=draw.x,
             y=draw.y,
             key=draw.key,
-            unnormalised=lambda p, x: apply(self._unnormalised, {"params": p}, x),
-            apply=functools.partial(apply, self._module),
+            unnormalised=unnormalised,
+            apply=apply,
             costs={name: costs.of(weights) for name, costs in self._costs.items()},
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -92,9 +91,8 @@ def _naswot(c: Candidate) -> jax.Array:
 
 
 def _fisher(c: Candidate) -> jax.Array:
-    observe = functools.partial(c.apply, {"params": c.params}, mutable=[CHANNEL_SCALES])
-    shapes = jax.eval_shape(lambda x: observe(x)[1][CHANNEL_SCALES], c.x)
-    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
+    _, observed = c.apply({"params": c.params}, c.x, mutable=[CHANNEL_SCALES])
+    ones = observed[CHANNEL_SCALES]
     return proxies.fisher(lambda s, x: c.apply({"params": c.params, CHANNEL_SCALES: s}, x), ones, c.x, c.y)
 
 

@@ -1,9 +1,11 @@
 """Search spaces: what can be chosen, and the Flax networks of what was chosen."""
 
 from nasi_jax.spaces.base import Alphas, Edge, Genotype, SearchSpace, Weights, from_json, restrict, to_json
+from nasi_jax.spaces.darts import DARTS, DARTS_V1, DARTS_V2, DARTSGenotype
+from nasi_jax.spaces.darts_network import DARTSNetwork
 from nasi_jax.spaces.nasbench201 import NASBench201, NASBench201Genotype, NASBench201Network
 
-SPACES: dict[str, SearchSpace] = {space.name: space for space in (NASBench201(),)}
+SPACES: dict[str, SearchSpace] = {space.name: space for space in (NASBench201(), DARTS(), DARTS(none=True))}
 """Every search space by name. A space that joins here is held to the contract by the shared tests."""
 
 
@@ -19,8 +21,13 @@ def get(name: str) -> SearchSpace:
 
 
 __all__ = [
+    "DARTS",
+    "DARTS_V1",
+    "DARTS_V2",
     "SPACES",
     "Alphas",
+    "DARTSGenotype",
+    "DARTSNetwork",
     "Edge",
     "Genotype",
     "NASBench201",

@@ -14,7 +14,8 @@ Alphas = dict[str, jax.Array]
 """Architecture logits: for each kind of cell an array (edges, operations)."""
 
 Weights = dict[str, jax.Array]
-"""Weights of the operations, in the same tree as `Alphas`; one-hot rows stand for a discrete architecture."""
+"""Weights of the operations, in the same tree as `Alphas`. A discrete architecture has a one in the row of each of its
+edges, and zeros in the rows of edges that it lacks."""
 
 
 class Genotype:
@@ -55,9 +56,18 @@ class SearchSpace(Protocol):
         edges: for each kind of cell, a name for each row of `alphas`.
     """
 
-    name: ClassVar[str]
-    operations: ClassVar[tuple[str, ...]]
     edges: ClassVar[dict[str, tuple[str, ...]]]
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def operations(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def size(self) -> int:
+        """How many genotypes there are."""
+        ...
 
     def alphas(self) -> Alphas:
         """Returns zero logits, at which every operation is equally likely (Algorithm 1: alpha_0 = 0)."""

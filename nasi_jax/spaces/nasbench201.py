@@ -15,8 +15,6 @@ from flax import linen as nn
 from flax import struct
 
 from nasi_jax.nn import (
-    NORMALISATIONS,
-    PARAMETERISATIONS,
     BatchNorm,
     ConvNormWeights,
     Dense,
@@ -27,7 +25,8 @@ from nasi_jax.nn import (
     Stem,
     Style,
     average_pool,
-    rectify,
+    check_style,
+    observe,
     relu_conv_norm,
 )
 from nasi_jax.spaces.base import Alphas, Edge, Genotype, Weights, uniform_other
@@ -64,9 +63,22 @@ class NASBench201:
         Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR 2020.
     """
 
-    name: ClassVar[str] = "nasbench201"
-    operations: ClassVar[tuple[str, ...]] = OPERATIONS
     edges: ClassVar[dict[str, tuple[str, ...]]] = {"cell": tuple(f"{i}→{j}" for i, j in EDGES)}
+
+    @property
+    def name(self) -> str:
+        """The name under which the space is registered."""
+        return "nasbench201"
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """Names of the operations."""
+        return OPERATIONS
+
+    @property
+    def size(self) -> int:
+        """15,625."""
+        return len(OPERATIONS) ** len(EDGES)
 
     def alphas(self) -> Alphas:
         """Returns ``{"cell": zeros (6, 5)}``."""
@@ -187,7 +199,8 @@ class NASBench201:
 class Cell(nn.Module):
     """A NAS-Bench-201 cell. A node is the sum of its incoming edges.
 
-    The edges that leave one node share its ReLU, its pooling and, for each window size, one convolution.
+    The edges that leave one node share its ReLU and its pooling, and with all operations on every edge one convolution
+    for each window size.
 
     Attributes:
         features: channels of the input and of every node.
@@ -234,14 +247,15 @@ class Cell(nn.Module):
             branches = list(convolutions.values())
             scales = [(edge, _weight(weights, edge, operation)) for edge, operation in convolutions]
         uses = sum(scale for _, scale in scales)
-        convolved = relu_conv_norm(self, f"node_{source}", x, branches, self.style, uses=uses)
-        outputs = [(edge, scale * y) for (edge, scale), y in zip(scales, convolved, strict=True)]
+        joint = self.choices is None
+        convolved = relu_conv_norm(self, f"node_{source}", x, branches, self.style, uses=uses, joint=joint)
+        outputs = [(edge, _times(scale, y)) for (edge, scale), y in zip(scales, convolved, strict=True)]
         pooled = average_pool(x) if any(operation == "avg_pool_3x3" for _, operation in built) else x
         for edge, operation in built:
             if operation == "skip_connect":
-                outputs.append((edge, _weight(weights, edge, operation) * x))
+                outputs.append((edge, _times(_weight(weights, edge, operation), x)))
             elif operation == "avg_pool_3x3":
-                outputs.append((edge, _weight(weights, edge, operation) * pooled))
+                outputs.append((edge, _times(_weight(weights, edge, operation), pooled)))
         return outputs
 
     def _convolution(self, edge: int, operation: str, x: jax.Array) -> ConvNormWeights:
@@ -256,6 +270,10 @@ class Cell(nn.Module):
 
 def _weight(weights: jax.Array | None, edge: int, operation: str) -> jax.Array | float:
     return 1.0 if weights is None else weights[edge, OPERATIONS.index(operation)]
+
+
+def _times(weight: jax.Array | float, x: jax.Array) -> jax.Array:
+    return x if isinstance(weight, float) else weight * x
 
 
 def _merge(
@@ -289,6 +307,7 @@ class NASBench201Network(nn.Module):
         affine: whether batch normalisation has a scale and a shift.
         parameterisation: see `nasi_jax.nn.Parameterisation`.
         normalisation: see `nasi_jax.nn.Normalisation`.
+        parts: see `nasi_jax.nn.Style`.
         discrete: promises that the one-shot network's weights are one-hot, for a smaller and faster program.
         choices: for each edge the index of its only operation, or None for the one-shot network.
     """
@@ -299,6 +318,7 @@ class NASBench201Network(nn.Module):
     affine: bool = True
     parameterisation: Parameterisation = "standard"
     normalisation: Normalisation = "batch"
+    parts: int = 1
     discrete: bool = False
     choices: tuple[int, ...] | None = None
 
@@ -307,9 +327,7 @@ class NASBench201Network(nn.Module):
         for name in ("channels", "cells", "classes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {getattr(self, name)!r}")
-        for name, allowed in (("parameterisation", PARAMETERISATIONS), ("normalisation", NORMALISATIONS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
+        check_style(self)
         super().__post_init__()
 
     @nn.compact
@@ -330,7 +348,7 @@ class NASBench201Network(nn.Module):
             raise ValueError(
                 f"x: expected images (batch, height, width, colours) with sides divisible by 4, got shape {x.shape}"
             )
-        style = Style(self.affine, self.parameterisation, self.normalisation)
+        style = Style(self.affine, self.parameterisation, self.normalisation, parts=self.parts)
         x = Stem(self.channels, style, name="stem")(x)
         for stage in range(STAGES):
             features = self.channels * 2**stage
@@ -339,5 +357,6 @@ class NASBench201Network(nn.Module):
             for i in range(self.cells):
                 cell = Cell(features, self.choices, self.discrete, style, name=f"stage_{stage}_cell_{i}")
                 x = cell(x, None if weights is None else weights["cell"])
-        x = rectify(self, "last", BatchNorm(style, name="norm")(x)).mean(axis=(1, 2))
-        return Dense(self.classes, style, name="head")(x)
+        x = BatchNorm(style, name="norm")(x)
+        observe(self, "last", x)
+        return Dense(self.classes, style, name="head")(nn.relu(x).mean(axis=(1, 2)))

@@ -1,8 +1,10 @@
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -63,6 +65,25 @@ def test_killed_anywhere_and_started_again_the_file_is_the_same(score, tmp_path,
     (tmp_path / "scores.csv").write_bytes(whole[: len(whole) - cut])
     assert score(*options) == 0
     assert (tmp_path / "scores.csv").read_bytes() == whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_real_signal_loses_nothing(tmp_path, number):
+    options = ["--sample", "40", "--score", "ntk-one-batch", "naswot", "--compilation", "blocks", *SIZE]
+
+    def command(out):
+        return [sys.executable, "-m", "nasi_jax.cli", "score", *options, "--out", str(tmp_path / out)]
+
+    subprocess.run(command("whole.csv"), check=True, capture_output=True)
+    process = subprocess.Popen(command("cut.csv"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "cut.csv").exists() or (tmp_path / "cut.csv").read_bytes().count(b"\n") < 5:
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait(timeout=60) == (-number if number == signal.SIGKILL else 130)
+    assert (tmp_path / "cut.csv").read_bytes().count(b"\n") < 41
+    subprocess.run(command("cut.csv"), check=True, capture_output=True)
+    assert (tmp_path / "cut.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
 def test_shards_make_the_whole_without_repetition(score):

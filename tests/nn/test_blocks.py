@@ -38,8 +38,8 @@ def test_fixed_statistics_are_those_of_flax_at_initialisation(x64):
 
 def test_constant_input_normalises_to_zero_with_finite_gradient():
     x = jnp.ones((2, 4, 4, 3))
-    assert (nn.normalise(x, nn.Style()) == 0).all()
-    assert jnp.isfinite(jax.grad(lambda x: jnp.sum(nn.normalise(x, nn.Style()) ** 2))(x)).all()
+    assert (nn.normalise(x, None, None, nn.Style()) == 0).all()
+    assert jnp.isfinite(jax.grad(lambda x: jnp.sum(nn.normalise(x, None, None, nn.Style()) ** 2))(x)).all()
 
 
 @pytest.mark.parametrize(("window", "strides"), [(1, 1), (3, 1), (3, 2), (1, 2)])
@@ -59,13 +59,14 @@ def test_branches_that_share_an_input_compute_as_each_alone(affine, x64):
     def weights(key, window, features):
         kernel = jax.random.normal(key, (window, window, 4, features), jnp.float64)
         if not affine:
-            return nn.ConvNormWeights(kernel, None, None)
-        return nn.ConvNormWeights(kernel, jnp.linspace(1.0, 2.0, features), jnp.linspace(-1.0, 1.0, features))
+            return nn.ConvNormWeights(kernel, None, None, None)
+        return nn.ConvNormWeights(kernel, None, jnp.linspace(1.0, 2.0, features), jnp.linspace(-1.0, 1.0, features))
 
     keys = jax.random.split(jax.random.key(1), 4)
     branches = [weights(key, window, 2 + i) for i, (key, window) in enumerate(zip(keys, (3, 1, 1, 3), strict=True))]
     module, style = flax_nn.Dense(1).bind({}), nn.Style()
-    for together, branch in zip(nn.relu_conv_norm(module, "n", x, branches, style), branches, strict=True):
+    joint = nn.relu_conv_norm(module, "n", x, branches, style, joint=True)
+    for together, branch in zip(joint, branches, strict=True):
         np.testing.assert_allclose(
             together, nn.relu_conv_norm(module, "n", x, [branch], style)[0], rtol=1e-10, atol=1e-12
         )
@@ -85,3 +86,68 @@ def test_residual_reduction_halves_the_image():
     y, variables = nn.ResidualReduction(8).init_with_output(jax.random.key(0), jnp.ones((2, 8, 12, 4)))
     assert y.shape == (2, 4, 6, 8)
     assert set(variables["params"]) == {"conv_a", "conv_b", "shortcut"}
+
+
+@pytest.mark.parametrize("kind", ["max", "average"])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_pools_are_those_of_pytorch(kind, strides):
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).normal(size=(2, 8, 6, 3)).astype(np.float32)
+    options = {} if kind == "max" else {"count_include_pad": False}
+    pool = torch.nn.MaxPool2d if kind == "max" else torch.nn.AvgPool2d
+    expected = pool(3, strides, 1, **options)(torch.tensor(x.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
+    found = (nn.max_pool if kind == "max" else nn.average_pool)(jnp.asarray(x), 3, strides)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_maximum_is_that_of_the_window_without_padding():
+    x = -jnp.arange(1.0, 17).reshape(1, 4, 4, 1)
+    np.testing.assert_array_equal(nn.max_pool(x, 3, 2)[0, :, :, 0], [[-1, -2], [-5, -6]])
+
+
+@pytest.mark.parametrize(("window", "strides", "dilation"), [(3, 1, 1), (5, 2, 1), (3, 1, 2), (5, 2, 2)])
+def test_a_separable_convolution_is_a_dense_one(window, strides, dilation, x64):
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 4), jnp.float64)
+    layers = [nn.ReLUConvNorm(6, window, strides, nn.Style(fused=fused), dilation, True) for fused in (True, False)]
+    params = layers[0].init(jax.random.key(1), x)
+    assert params["params"]["depthwise"].shape == (window, window, 1, 4)
+    fused, apart = (layer.apply(params, x) for layer in layers)
+    assert fused.shape == (2, 8 // strides, 8 // strides, 6)
+    np.testing.assert_allclose(fused, apart, rtol=1e-10, atol=1e-10)
+
+
+def test_separable_branches_together_compute_as_each_alone(x64):
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 4), jnp.float64)
+    module, layer = flax_nn.Dense(1).bind({}), nn.ReLUConvNorm(3, 3, separable=True)
+    branches = [
+        nn.ConvNormWeights(**layer.init(jax.random.key(i), x)["params"])  # names of parameters are those of fields
+        for i in range(3)
+    ]
+    for fused in (True, False):
+        style = nn.Style(fused=fused)
+        joint = nn.relu_conv_norm(module, "n", x, branches, style, joint=True)
+        for together, branch in zip(joint, branches, strict=True):
+            alone = nn.relu_conv_norm(module, "n", x, [branch], style)[0]
+            np.testing.assert_allclose(together, alone, rtol=1e-10, atol=1e-12)
+
+
+def test_a_convolution_in_parts_of_the_batch_is_the_same(x64):
+    x = jax.random.normal(jax.random.key(0), (6, 8, 8, 3), jnp.float64)
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 5), jnp.float64)
+    whole, pullback = jax.vjp(lambda k: nn.conv(x, k, 2), kernel)
+    for parts in (2, 3, 4):  # the last does not divide the batch
+        split, pull = jax.vjp(lambda k, parts=parts: nn.conv(x, k, 2, parts=parts), kernel)
+        np.testing.assert_allclose(split, whole, rtol=1e-12)
+        np.testing.assert_allclose(pull(whole)[0], pullback(whole)[0], rtol=1e-12)
+
+
+def test_a_factorised_reduction_reads_both_grids():
+    layer = nn.FactorizedReduction(4)
+    x = jnp.zeros((1, 4, 4, 1)).at[0, 0, 0].set(1.0).at[0, 1, 1].set(2.0)
+    params = layer.init(jax.random.key(0), x)
+    raw = nn.FactorizedReduction(4, nn.Style(affine=False, normalisation="fixed"))
+    y = raw.apply({"params": {k: v for k, v in params["params"].items() if k != "norm"}}, x)[0]
+    assert y.shape == (2, 2, 4)
+    assert (y[0, 0] != 0).all()
+    assert (y[1, 1] == 0).all()
+    np.testing.assert_allclose(y[0, 0, 2:] / params["params"]["conv_1"]["kernel"][0, 0, 0], 2.0, rtol=1e-4)

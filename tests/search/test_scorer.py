@@ -18,16 +18,16 @@ CELLS = (
 )
 
 
-@pytest.fixture(scope="module")
-def scored():
-    scorer = search.Scorer(SPACE, SOURCE, list(search.SCORES), CONFIG)
+@pytest.fixture(scope="module", params=["space", "blocks"])
+def scored(request):
+    scorer = search.Scorer(SPACE, SOURCE, list(search.SCORES), CONFIG, compilation=request.param)
     draw = scorer.draw(0)
     return draw, [scorer.score(draw, [SPACE.parse(cell)])[0] for cell in CELLS]
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_every_score_is_that_of_the_derived_network(number, scored):
-    """One compiled program for all cells against a network with only what the cell names, to 1e-5."""
+    """Programs that serve all cells against a network with only what the cell names, to 1e-5."""
     draw, scores = scored
     genotype = SPACE.parse(CELLS[number])
     module = SPACE.network(genotype, channels=2, cells=1, classes=4)
@@ -79,6 +79,26 @@ def test_naswot_counts_a_relu_for_every_convolution_that_reads_it(scored):
     assert sum(float(uses) for uses in leaves[1::2]) == 3 * 4 + 2 * 2 + 1
     expected = proxies.naswot(zip(leaves[::2], leaves[1::2], strict=True))
     np.testing.assert_allclose(scores[0]["naswot"], expected, rtol=1e-5)
+
+
+def test_a_cell_of_known_blocks_compiles_nothing(caplog):
+    names = ("ntk-one-batch", "naswot", "zico", "synflow")
+    size = search.ScoreConfig(channels=3, cells=1, batch=6)  # unlike that of other tests, whose programs are kept
+    scorer = search.Scorer(SPACE, SOURCE, names, size, compilation="blocks")
+    draw = scorer.draw(0)
+    compiled = []
+    for cell in (
+        CELLS[1],
+        "|avg_pool_3x3~0|+|nor_conv_3x3~0|skip_connect~1|+|nor_conv_3x3~0|skip_connect~1|nor_conv_3x3~2|",
+        CELLS[0],  # has the first 1x1 convolutions
+    ):
+        caplog.clear()
+        with jax.log_compiles(True):
+            scorer.score(draw, [SPACE.parse(cell)])
+        compiled.append(sum("Finished XLA compilation" in message for message in caplog.messages))
+    assert compiled[0] > 0
+    assert compiled[1] == 0
+    assert compiled[2] > 0
 
 
 def test_a_disconnected_cell_has_the_trace_of_its_head():
@@ -133,6 +153,8 @@ def test_costs_are_the_published_ones(benchmark_table):
         (("snip",), search.ScoreConfig(batch=1), {}, "batch: expected"),
         (("snip",), search.ScoreConfig(channels=0), {}, "channels: expected"),
         (("snip",), CONFIG, {"per_device": 0}, "per_device: expected"),
+        (("snip",), CONFIG, {"compilation": "cells"}, "compilation: expected one of"),
+        (("snip",), CONFIG, {"compilation": "blocks", "per_device": 2}, "compilation: expected 'space'"),
     ],
 )
 def test_bad_arguments_are_refused(names, config, options, message):

@@ -1,0 +1,285 @@
+"""The network of the DARTS space: cells that reduce at one and two thirds of the depth, for CIFAR and for ImageNet."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from nasi_jax.nn import (
+    BatchNorm,
+    Conv,
+    Dense,
+    FactorizedReduction,
+    Normalisation,
+    Parameterisation,
+    ReLUConvNorm,
+    Style,
+    average_pool,
+    check_style,
+    max_pool,
+    normalise,
+    relu_conv_norm,
+)
+from nasi_jax.spaces.base import Weights
+
+OPERATIONS = (
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""The operations of a genotype, in the order of the authors' code."""
+
+KINDS = ("normal", "reduction")
+NODES = 4
+EDGES = tuple((source, node) for node in range(NODES) for source in range(node + 2))
+"""(input, node) of each of the 14 edges of a cell; inputs 0 and 1 are earlier cells, input 2 is node 0."""
+
+Choices = tuple[tuple[tuple[int, str], ...], ...]
+"""For the normal and the reduction cell (edge, operation) of the edges that are there."""
+
+StemKind = Literal["cifar", "imagenet"]
+"""What comes before the cells: one convolution, or three that halve the image thrice."""
+
+_CONVOLUTIONS = {"sep_conv_3x3": (3, 1), "sep_conv_5x5": (5, 1), "dil_conv_3x3": (3, 2), "dil_conv_5x5": (5, 2)}
+"""Window and dilation."""
+_POOLS = {"max_pool_3x3": max_pool, "avg_pool_3x3": average_pool}
+_STEM_MULTIPLIER = 3
+
+
+class Cell(nn.Module):
+    """A cell: two preprocessed inputs, four nodes that sum their incoming edges, and their concatenation.
+
+    Attributes:
+        features: channels of each node.
+        reduction: whether edges from the inputs halve the image.
+        after_reduction: whether the cell before this one did, so that the first input is twice as large.
+        choices: (edge, operation) of the edges that are there, or None to build all of them.
+        style: see `nasi_jax.nn.Style`.
+    """
+
+    features: int
+    reduction: bool
+    after_reduction: bool
+    choices: tuple[tuple[int, str], ...] | None = None
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(
+        self, before: jax.Array, last: jax.Array, weights: jax.Array | None = None, drop_path: float = 0.0
+    ) -> jax.Array:
+        """Maps the outputs of the two cells before to (batch, height, width, 4 features).
+
+        Args:
+            before: output of the cell before the last.
+            last: output of the last cell.
+            weights: (14, operations), those of `OPERATIONS` the last ones, or None where all are one.
+            drop_path: probability that an edge is dropped for a sample; takes the random key "drop_path".
+
+        Returns:
+            The four nodes, concatenated.
+        """
+        if self.after_reduction:
+            first = FactorizedReduction(self.features, self.style, name="preprocess_0")(before)
+        else:
+            first = ReLUConvNorm(self.features, 1, style=self.style, name="preprocess_0")(before)
+        second = ReLUConvNorm(self.features, 1, style=self.style, name="preprocess_1")(last)
+        sources: list[jax.Array] = [first, second]
+        incoming: dict[int, list[jax.Array]] = {node: [] for node in range(NODES)}
+        for source in range(NODES + 1):
+            for edge, operation, y in self._outgoing(source, sources[source], weights):
+                if drop_path > 0 and not (operation == "skip_connect" and y is sources[source]):
+                    y = _dropped(self.make_rng("drop_path"), y, drop_path)
+                if weights is not None:
+                    y = weights[edge, operation_column(weights, operation)] * y
+                incoming[EDGES[edge][1]].append(y)
+            if source > 0:  # all edges into the next node are there
+                node = incoming[source - 1]
+                sources.append(sum(node[1:], node[0]))
+        return jnp.concatenate(sources[2:], axis=-1)
+
+    def _outgoing(self, source: int, x: jax.Array, weights: jax.Array | None) -> list[tuple[int, str, jax.Array]]:
+        """Returns (edge, operation, output) of everything that reads an input or node."""
+        strides = 2 if self.reduction and source < 2 else 1
+        built = [
+            (edge, operation)
+            for edge in range(len(EDGES))
+            if EDGES[edge][0] == source
+            for operation in (OPERATIONS if self.choices is None else [o for e, o in self.choices if e == edge])
+        ]
+        outputs = []
+        for name, pool in _POOLS.items():
+            edges = [edge for edge, operation in built if operation == name]
+            if edges:
+                pooled = pool(x, 3, strides)
+                pooled = pooled if self.style.affine else normalise(pooled, None, None, self.style)
+                outputs += [(edge, name, pooled) for edge in edges]
+        for edge, operation in built:
+            if operation == "skip_connect":
+                reduce = (
+                    FactorizedReduction(self.features, self.style, name=f"edge_{edge}_skip") if strides == 2 else None
+                )
+                outputs.append((edge, operation, x if reduce is None else reduce(x)))
+        for name, (window, dilation) in _CONVOLUTIONS.items():
+            edges = [edge for edge, operation in built if operation == name]
+            part = (self.features, window, strides, self.style, dilation, True)
+            branches = [ReLUConvNorm(*part, name=f"edge_{e}_{name}").weights(x.shape[-1], x.dtype) for e in edges]
+            uses = len(edges) if weights is None else sum(weights[e, operation_column(weights, name)] for e in edges)
+            joint = self.choices is None
+            found = relu_conv_norm(
+                self, f"from_{source}_{name}", x, branches, self.style, strides, dilation, uses=uses, joint=joint
+            )
+            for edge, y in zip(edges, found, strict=True):
+                if name.startswith("sep"):
+                    again = ReLUConvNorm(
+                        self.features, window, 1, self.style, 1, True, name=f"edge_{edge}_{name}_again"
+                    )
+                    y = again(y)
+                outputs.append((edge, name, y))
+        return outputs
+
+
+def operation_column(weights: jax.Array, operation: str) -> int:
+    """Returns the column of an operation; "none", where there is one, comes before those of `OPERATIONS`."""
+    return weights.shape[-1] - len(OPERATIONS) + OPERATIONS.index(operation)
+
+
+def _dropped(key: jax.Array, x: jax.Array, probability: float) -> jax.Array:
+    keep = jax.random.bernoulli(key, 1 - probability, (len(x), 1, 1, 1))
+    return jnp.where(keep, x / (1 - probability), 0)
+
+
+class _ImageNetStem(nn.Module):
+    features: int
+    style: Style
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Maps (batch, height, width, colours) to images with sides / 4 and with sides / 8."""
+        x = Conv(self.features // 2, 3, style=self.style, strides=2, name="conv_0")(x)
+        x = BatchNorm(self.style, name="norm_0")(x)
+        before = ReLUConvNorm(self.features, 3, 2, self.style, name="conv_1")(x)
+        return before, ReLUConvNorm(self.features, 3, 2, self.style, name="conv_2")(before)
+
+
+class _AuxiliaryHead(nn.Module):
+    classes: int
+    strides: int
+    style: Style
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (batch, height, width, channels), sides of at least 5, to logits."""
+        if min(x.shape[1:3]) < 5:
+            raise ValueError(f"auxiliary: expected images of at least 5x5 after the last reduction, got {x.shape[1:3]}")
+        x = nn.avg_pool(nn.relu(x), (5, 5), (self.strides, self.strides))
+        x = nn.relu(BatchNorm(self.style, name="norm_0")(Conv(128, 1, style=self.style, name="conv_0")(x)))
+        # the authors' 2x2 convolution of a 2x2 image
+        x = x.reshape(len(x), 1, 1, -1)
+        x = nn.relu(BatchNorm(self.style, name="norm_1")(Conv(768, 1, style=self.style, name="conv_1")(x)))
+        return Dense(self.classes, self.style, name="head")(x.reshape(len(x), -1))
+
+
+class DARTSNetwork(nn.Module):
+    """Stem, cells, mean over the image, linear head. Cells at one and two thirds of the depth halve the image.
+
+    Where `affine` is off, pools are normalised, as in the authors' search; where it is on, they are not, as in their
+    evaluation.
+
+    Attributes:
+        channels: channels of a node in the first cells; they double at each reduction.
+        cells: number of cells, at least 3.
+        classes: number of outputs.
+        affine: whether batch normalisation has a scale and a shift.
+        parameterisation: see `nasi_jax.nn.Parameterisation`.
+        normalisation: see `nasi_jax.nn.Normalisation`.
+        fused: see `nasi_jax.nn.Style`.
+        parts: see `nasi_jax.nn.Style`.
+        stem: see `StemKind`.
+        auxiliary: whether a second head reads the output of the second reduction and its logits are returned too.
+        discrete: promises one-hot weights; changes nothing here.
+        none: whether weights have a column for "none".
+        choices: for both kinds of cell (edge, operation) of the edges that are there, or None for all of them.
+    """
+
+    channels: int = 16
+    cells: int = 8
+    classes: int = 10
+    affine: bool = True
+    parameterisation: Parameterisation = "standard"
+    normalisation: Normalisation = "batch"
+    fused: bool = True
+    parts: int = 1
+    stem: StemKind = "cifar"
+    auxiliary: bool = False
+    discrete: bool = False
+    none: bool = False
+    choices: Choices | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the sizes."""
+        for name, least in (("channels", 1), ("cells", 3), ("classes", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected an integer of at least {least}, got {getattr(self, name)!r}")
+        if self.stem not in get_args(StemKind):
+            raise ValueError(f"stem: expected one of {get_args(StemKind)}, got {self.stem!r}")
+        if self.stem == "imagenet" and self.channels % 2:
+            raise ValueError(f"channels: expected an even number with stem='imagenet', got {self.channels}")
+        check_style(self)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, weights: Weights | None = None, drop_path: float = 0.0
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """Computes the logits.
+
+        Args:
+            x: images, (batch, height, width, colours), with sides divisible by 4, or 32 with the stem for ImageNet.
+            weights: ``{"normal": (14, operations), "reduction": ...}`` for the one-shot network, else None.
+            drop_path: probability that an edge is dropped for a sample; takes the random key "drop_path".
+
+        Returns:
+            Logits, (batch, classes), and those of the auxiliary head where there is one.
+
+        Raises:
+            ValueError: `x` is not of that shape.
+        """
+        divisor = 4 if self.stem == "cifar" else 32
+        if x.ndim != 4 or x.shape[1] % divisor or x.shape[2] % divisor or 0 in x.shape:
+            raise ValueError(
+                f"x: expected images (batch, height, width, colours) with sides divisible by {divisor}, "
+                f"got shape {x.shape}"
+            )
+        style = Style(self.affine, self.parameterisation, self.normalisation, self.fused, self.parts)
+        if self.stem == "cifar":
+            stem = Conv(_STEM_MULTIPLIER * self.channels, 3, style=style, name="stem_conv")(x)
+            before = last = BatchNorm(style, name="stem_norm")(stem)
+        else:
+            before, last = _ImageNetStem(self.channels, style, name="stem")(x)
+        features, after_reduction, auxiliary = self.channels, self.stem == "imagenet", None
+        reductions = (self.cells // 3, 2 * self.cells // 3)
+        for i in range(self.cells):
+            reduction = i in reductions
+            features *= 2 if reduction else 1
+            cell = Cell(
+                features,
+                reduction,
+                after_reduction,
+                None if self.choices is None else self.choices[int(reduction)],
+                style,
+                name=f"cell_{i}",
+            )
+            before, last = last, cell(before, last, None if weights is None else weights[KINDS[reduction]], drop_path)
+            after_reduction = reduction
+            if self.auxiliary and i == reductions[1]:
+                strides = 3 if self.stem == "cifar" else 2
+                auxiliary = _AuxiliaryHead(self.classes, strides, style, name="auxiliary")(last)
+        logits = Dense(self.classes, style, name="head")(last.mean(axis=(1, 2)))
+        return logits if auxiliary is None else (logits, auxiliary)
