@@ -1,0 +1,253 @@
+"""The DARTS space against published figures and a network written the plain way."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nasi_jax import spaces
+
+SPACE = spaces.DARTS()
+V2 = (
+    "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), "
+    "('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)], normal_concat=range(2, 6), "
+    "reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1), "
+    "('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)], reduce_concat=[2, 3, 4, 5])"
+)
+IMAGES = {"cifar": (2, 32, 32, 3), "imagenet": (2, 224, 224, 3)}
+
+
+def parameters(network, stem):
+    x = jax.ShapeDtypeStruct(IMAGES[stem], jnp.float32)
+    tree = jax.eval_shape(network.init, jax.random.key(0), x)["params"]
+    return {name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(part)) for name, part in tree.items()}
+
+
+@pytest.mark.parametrize(
+    ("genotype", "stem", "published"),
+    [
+        (spaces.DARTS_V1, "cifar", 3169414),
+        (spaces.DARTS_V2, "cifar", 3349342),
+        (spaces.DARTS_V2, "imagenet", 4718752),
+    ],
+)
+def test_parameters_are_the_published_ones(genotype, stem, published):
+    """As the authors' code prints them, in millions to six places, without the auxiliary head."""
+    size = {"cifar": {"channels": 36, "cells": 20}, "imagenet": {"channels": 48, "cells": 14, "classes": 1000}}[stem]
+    counts = parameters(SPACE.network(genotype, stem=stem, auxiliary=True, **size), stem)
+    auxiliary = counts.pop("auxiliary")
+    assert sum(counts.values()) == published
+    inputs = size["channels"] * 4 * 4
+    classes = size.get("classes", 10)
+    assert auxiliary == inputs * 128 + 2 * 128 + 4 * 128 * 768 + 2 * 768 + (768 + 1) * classes
+
+
+def test_the_authors_text_is_read_whatever_its_order():
+    assert SPACE.parse(V2) == spaces.DARTS_V2
+    assert SPACE.parse(SPACE.format(spaces.DARTS_V2)) == spaces.DARTS_V2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ",
+            "('sep_conv_3x3', 0), ('sep_conv_3x3', 2), ",
+            "an earlier one, 0 to 1",
+        ),
+        ("('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ", "('sep_conv_3x3', 0), ", "8 edges in normal"),
+        ("('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ", "('sep_conv_3x3', 1), ('sep_conv_3x3', 1), ", "1 twice"),
+        ("dil_conv_3x3", "dil_conv_7x7", "got 'dil_conv_7x7'"),
+        ("('dil_conv_3x3', 2)", "'dil_conv_3x3'", "got 'dil_conv_3x3'"),
+        ("('dil_conv_3x3', 2)", "('dil_conv_3x3', True)", "got True"),
+        ("('dil_conv_3x3', 2)", "(open('x'), 2)", "expected normal as a list"),
+        ("range(2, 6)", "range(2, 5)", "normal_concat to be range"),
+        ("[2, 3, 4, 5]", "[2, 3]", "reduce_concat to be range"),
+        ("[2, 3, 4, 5]", "open('x')", "reduce_concat to be range"),
+        ("reduce_concat", "concat", "expected Genotype with"),
+        ("Genotype", "Phenotype", "got Phenotype"),
+        ("Genotype(", "(", "expected 'Genotype"),
+        ("Genotype(", "Genotype(1, ", "expected 'Genotype"),
+    ],
+)
+def test_genotypes_of_other_spaces_are_refused(old, new, message):
+    assert old in V2
+    with pytest.raises(ValueError, match=message):
+        SPACE.parse(V2.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ({"cells": 2}, "cells: expected an integer of at least 3, got 2"),
+        ({"stem": "mnist"}, "stem: expected one of"),
+        ({"stem": "imagenet", "channels": 3}, "channels: expected an even number"),
+    ],
+)
+def test_sizes_that_do_not_fit(size, message):
+    with pytest.raises(ValueError, match=message):
+        SPACE.network(spaces.DARTS_V2, **size)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "message"),
+    [
+        ({}, (2, 30, 32, 3), "divisible by 4"),
+        ({"stem": "imagenet"}, (2, 48, 64, 3), "divisible by 32"),
+        ({"auxiliary": True}, (2, 16, 16, 3), "auxiliary: expected images of at least 5x5"),
+    ],
+)
+def test_images_that_do_not_fit(size, shape, message):
+    network = SPACE.network(spaces.DARTS_V2, channels=2, cells=3, **size)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape))
+
+
+def test_one_class_has_one_logit():
+    network = SPACE.network(spaces.DARTS_V2, channels=2, cells=3, classes=1)
+    assert jax.eval_shape(network.init_with_output, jax.random.key(0), jnp.zeros((2, 8, 8, 3)))[0].shape == (2, 1)
+
+
+class Plain:
+    """The relaxed network written operation by operation with `jax.lax`, nothing shared and nothing fused."""
+
+    def __init__(self, params, channels, cells):
+        self.params, self.channels, self.cells = params, channels, cells
+
+    def conv(self, x, kernel, strides=1, dilation=1):
+        pad, groups = dilation * (kernel.shape[0] - 1) // 2, x.shape[-1] // kernel.shape[2]
+        return jax.lax.conv_general_dilated(
+            x, kernel, (strides, strides), ((pad, pad),) * 2, rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
+        )  # fmt: skip
+
+    def norm(self, x):
+        mean = x.mean((0, 1, 2), keepdims=True)
+        return (x - mean) / jnp.sqrt(((x - mean) ** 2).mean((0, 1, 2), keepdims=True) + 1e-5)
+
+    def separable(self, x, p, strides=1, dilation=1):
+        return self.norm(self.conv(self.conv(jnp.maximum(x, 0), p["depthwise"], strides, dilation), p["kernel"]))
+
+    def factorised(self, x, p):
+        x = jnp.maximum(x, 0)
+        halves = [self.conv(x, p["conv_0"]["kernel"], 2), self.conv(x[:, 1:, 1:], p["conv_1"]["kernel"], 2)]
+        return self.norm(jnp.concatenate(halves, -1))
+
+    def pool(self, x, strides, maximum):
+        fill = -jnp.inf if maximum else jnp.nan
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=fill)
+        size = x.shape[1]
+        windows = jnp.stack([padded[:, i : i + size, j : j + size] for i in range(3) for j in range(3)])
+        return (windows.max(0) if maximum else jnp.nanmean(windows, 0))[:, ::strides, ::strides]
+
+    def mixed(self, x, p, edge, weights, strides):
+        outputs = {
+            "max_pool_3x3": self.norm(self.pool(x, strides, True)),
+            "avg_pool_3x3": self.norm(self.pool(x, strides, False)),
+            "skip_connect": x if strides == 1 else self.factorised(x, p[f"edge_{edge}_skip"]),
+        }
+        for name, dilation in (("sep_conv_3x3", 1), ("sep_conv_5x5", 1), ("dil_conv_3x3", 2), ("dil_conv_5x5", 2)):
+            y = self.separable(x, p[f"edge_{edge}_{name}"], strides, dilation)
+            outputs[name] = self.separable(y, p[f"edge_{edge}_{name}_again"]) if dilation == 1 else y
+        return sum(w * outputs[name] for w, name in zip(weights, SPACE.operations, strict=True))
+
+    def __call__(self, x, weights):
+        before = last = self.norm(self.conv(x, self.params["stem_conv"]["kernel"]))
+        after_reduction = False
+        for i in range(self.cells):
+            p, reduction = self.params[f"cell_{i}"], i in (self.cells // 3, 2 * self.cells // 3)
+            if after_reduction:
+                first = self.factorised(before, p["preprocess_0"])
+            else:
+                first = self.norm(self.conv(jnp.maximum(before, 0), p["preprocess_0"]["kernel"]))
+            nodes = [first, self.norm(self.conv(jnp.maximum(last, 0), p["preprocess_1"]["kernel"]))]
+            edge = 0
+            for node in range(4):
+                total = 0
+                for source in range(node + 2):
+                    row = weights["reduction" if reduction else "normal"][edge]
+                    total = total + self.mixed(nodes[source], p, edge, row, 2 if reduction and source < 2 else 1)
+                    edge += 1
+                nodes.append(total)
+            before, last, after_reduction = last, jnp.concatenate(nodes[2:], -1), reduction
+        return last.mean((1, 2)) @ self.params["head"]["kernel"] + self.params["head"]["bias"].reshape(1, -1)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.float64, 1e-10)])
+def test_the_one_shot_network_is_the_plain_one(dtype, tolerance, x64):
+    x = jax.random.normal(jax.random.key(0), (3, 8, 8, 3), dtype)
+    logits = {name: jax.random.normal(jax.random.key(1), v.shape, dtype) for name, v in SPACE.alphas().items()}
+    weights = jax.tree.map(jax.nn.softmax, logits)
+    module = SPACE.one_shot(channels=2, cells=3)
+    params = module.init(jax.random.key(2), x, weights)["params"]
+    found = module.apply({"params": params}, x, weights)
+    with jax.numpy_rank_promotion("allow"):
+        expected = Plain(params, 2, 3)(x, weights)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_none_takes_its_share_of_an_edge():
+    """A relaxed edge of eight operations, "none" among them, is that of seven whose weights sum to less."""
+    space, x = spaces.DARTS(none=True), jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    weights = jax.tree.map(
+        jax.nn.softmax, {k: jax.random.normal(jax.random.key(1), v.shape) for k, v in space.alphas().items()}
+    )
+    modules = [s.one_shot(channels=2, cells=3) for s in (space, SPACE)]
+    params = modules[0].init(jax.random.key(2), x, weights)
+    without = jax.tree.map(lambda w: w[:, 1:], weights)
+    np.testing.assert_array_equal(modules[0].apply(params, x, weights), modules[1].apply(params, x, without))
+
+
+def test_decoding_keeps_the_two_strongest_edges_and_never_none():
+    space = spaces.DARTS(none=True)
+    logits = {name: np.zeros(values.shape, np.float32) for name, values in space.alphas().items()}
+    logits["normal"][:, 0] = 9.0  # "none" is the likeliest everywhere
+    for edge, operation, value in ((5, 4, 12.0), (8, 5, 11.0), (6, 6, 10.0)):  # all into node 2 but the first
+        logits["normal"][edge, operation] = value
+    genotype = space.decode({name: jnp.asarray(values) for name, values in logits.items()})
+    # edges 5 to 8 enter node 2, from inputs 0 to 3
+    np.testing.assert_array_equal(genotype.inputs[0, 2], [0, 3])
+    np.testing.assert_array_equal(genotype.operations[0, 2], [3, 4])
+
+
+def test_a_genotype_and_its_nodes_in_another_order_have_one_name():
+    """Nodes 0 and 1 of the normal cell read the inputs alone, and nothing reads node 0 or 1 by number."""
+    first = V2.replace("('dil_conv_3x3', 2)", "('dil_conv_3x3', 1)")
+    swapped = first.replace(
+        "normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), "
+        "('sep_conv_3x3', 1), ('skip_connect', 0)",
+        "normal=[('sep_conv_3x3', 1), ('skip_connect', 0), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), "
+        "('sep_conv_3x3', 0), ('sep_conv_3x3', 1)",
+    )
+    a, b = SPACE.parse(first), SPACE.parse(swapped)
+    assert a != b
+    assert SPACE.canonical(a) == SPACE.canonical(b)
+    assert SPACE.canonical(a) != SPACE.canonical(spaces.DARTS_V2)
+
+
+def test_dropped_paths_keep_the_mean_and_leave_identities():
+    genotype = SPACE.parse(V2)
+    network = SPACE.network(genotype, channels=2, cells=3, classes=3)
+    x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+    params = network.init(jax.random.key(1), x)
+    whole = network.apply(params, x)
+    same = network.apply(params, x, drop_path=0.0)
+    np.testing.assert_array_equal(whole, same)
+    drops = [network.apply(params, x, drop_path=0.5, rngs={"drop_path": jax.random.key(i)}) for i in range(2)]
+    assert not np.allclose(drops[0], whole)
+    assert not np.allclose(drops[0], drops[1])
+    again = network.apply(params, x, drop_path=0.5, rngs={"drop_path": jax.random.key(0)})
+    np.testing.assert_array_equal(drops[0], again)
+
+
+def test_the_auxiliary_head_adds_logits_and_changes_none():
+    x = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    size = {"channels": 2, "cells": 3, "classes": 4}
+    network = SPACE.network(spaces.DARTS_V2, auxiliary=True, **size)
+    params = network.init(jax.random.key(1), x)["params"]
+    logits, auxiliary = network.apply({"params": params}, x)
+    assert auxiliary.shape == (2, 4)
+    params.pop("auxiliary")
+    np.testing.assert_array_equal(SPACE.network(spaces.DARTS_V2, **size).apply({"params": params}, x), logits)
