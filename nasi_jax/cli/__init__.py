@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from nasi_jax.cli.compiled import keep_compiled_programs
 from nasi_jax.cli.correlate import Correlate
 from nasi_jax.cli.draw import Draw
 from nasi_jax.cli.score import ScoreVerb
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         Exit status: 0 success, 1 a computation that could not go on, 2 bad input, 130 interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    keep_compiled_programs()
     try:
         return parse(arguments).run()
     except FloatingPointError as error:

@@ -148,13 +148,15 @@ class Search(DataOptions):
 
 
 def with_preset(arguments: list[str]) -> Search:
-    """Returns the options' defaults, with the settings of the `--preset` that a command line names."""
-    preset = "default"
+    """Returns the options' defaults, with the settings of `--preset` for `--space` where a command line names them."""
+    named = {"--preset": "default", "--space": Search.space}
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, equals, value = argument.partition("=")
-        if name == "--preset":
-            preset = value if equals else following
-    return Search(config=PRESETS.get(preset, PRESETS["default"]))
+        option, equals, value = argument.partition("=")
+        if option in named:
+            named[option] = value if equals else following
+    if named["--preset"] not in PRESETS or named["--space"] not in spaces.SPACES:
+        return Search()  # what is wrong with them is said where they are used
+    return Search(config=search.preset(named["--preset"], spaces.get(named["--space"])))
 
 
 def _pack(states: NASIState, seconds: float) -> bytes:

@@ -136,13 +136,12 @@ def relu_conv_norm(
     strides: int = 1,
     dilation: int = 1,
     uses: jax.Array | float = 1.0,
-    joint: bool = False,
 ) -> list[jax.Array]:
     """Applies several ReLU-Conv-BN to one input.
 
-    Kernels that read the same input can concatenate along their output channels, and batch normalisation acts on every
-    channel alone, so the joint result is exactly that of the branches one by one. Joint convolutions make a smaller
-    program, which compiles faster, and are slower on a CPU.
+    Kernels that read the same input concatenate along their output channels, and batch normalisation acts on every
+    channel alone, so the joint result is exactly that of the branches one by one. That makes a smaller program, which
+    compiles faster; on a CPU it is slower, and left out where the style says "blocks".
 
     Args:
         module: the bound module that they are part of.
@@ -153,7 +152,6 @@ def relu_conv_norm(
         strides: step of all windows.
         dilation: dilation of all windows.
         uses: number of branches that are in use, see `observe`.
-        joint: whether branches of one window size are one convolution.
 
     Returns:
         One (batch, height / strides, width / strides, features) array for each branch, in the order given.
@@ -162,7 +160,7 @@ def relu_conv_norm(
         observe(module, name, x, uses)
     groups: dict[int, list[int]] = {}
     for i, branch in enumerate(branches):
-        groups.setdefault(branch.window if joint else i, []).append(i)
+        groups.setdefault(i if style.blocks else branch.window, []).append(i)
     outputs: dict[int, jax.Array] = {}
     for number, group in enumerate(groups.values()):
         channels = sum(branches[i].kernel.shape[-1] for i in group)
@@ -191,7 +189,7 @@ def _relu_conv_norm(
     active = nn.relu(x)
     if style.fused or branches[0].depthwise is None:
         kernel = _concatenated([branch.dense for branch in branches])
-        joint = conv(active, kernel, strides, dilation, style.parts)
+        joint = conv(active, kernel, strides, dilation, style.parts(len(x)))
     else:
         spread = conv(
             jnp.tile(active, len(branches)), _concatenated([b.depthwise for b in branches]), strides, dilation

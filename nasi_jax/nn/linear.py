@@ -134,7 +134,7 @@ class Conv(nn.Module):
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, features)."""
         shape = (self.window, self.window, x.shape[-1], self.features)
         kernel = weight(self, shape, x.dtype, gain=self.gain, parameterisation=self.style.parameterisation)
-        y = conv(x, kernel, self.strides, parts=self.style.parts)
+        y = conv(x, kernel, self.strides, parts=self.style.parts(len(x)))
         scale = channel_scale(self, "output", y.shape, y.dtype)
         return y if scale is None else scale * y
 

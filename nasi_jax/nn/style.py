@@ -29,6 +29,7 @@ NORMALISATIONS: tuple[str, ...] = get_args(Normalisation)
 PREACTIVATIONS = "preactivations"
 CHANNEL_SCALES = "channel_scales"
 USED_PARAMETERS = "used_parameters"
+_IMAGES_IN_CACHE = 16
 
 
 class Style(NamedTuple):
@@ -40,15 +41,20 @@ class Style(NamedTuple):
         normalisation: see `Normalisation`.
         fused: whether a separable convolution is computed as the dense one that it equals. On a CPU that is several
             times faster than a depthwise one; on an accelerator it pays for few channels.
-        parts: in how many parts of the batch a convolution is computed. On a CPU the gradient of a kernel takes half
-            as long over 16 images at a time; in a large program the parts cost compilation.
+        blocks: whether the network is computed outside of `jit`, block by block, on a CPU. Convolutions that read one
+            input stay apart then, so that there are fewer different programs, and take 16 images at a time, over which
+            the gradient of a kernel takes half as long; a large program would only compile for longer.
     """
 
     affine: bool = True
     parameterisation: Parameterisation = "standard"
     normalisation: Normalisation = "batch"
     fused: bool = True
-    parts: int = 1
+    blocks: bool = False
+
+    def parts(self, batch: int) -> int:
+        """Returns in how many parts of a batch a convolution is computed."""
+        return max(1, batch // _IMAGES_IN_CACHE) if self.blocks else 1
 
 
 def check_style(module: nn.Module) -> None:

@@ -12,6 +12,7 @@ from nasi_jax.search.nasi import (
     init,
     init_params,
     one_shot,
+    preset,
     step,
 )
 from nasi_jax.search.objectives import OBJECTIVES, Measurement, Objective, measure, measure_with_gradient
@@ -49,6 +50,7 @@ __all__ = [
     "measure_with_gradient",
     "normalised_expected_gradient",
     "one_shot",
+    "preset",
     "scale_by_largest_norm",
     "search",
     "step",

@@ -1,9 +1,9 @@
-"""Runs searches: a host loop over a jitted step on a CPU, a scan on an accelerator."""
+"""Runs searches: a host loop on a CPU, a scan on an accelerator."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +13,11 @@ import numpy as np
 from nasi_jax.data import Source
 from nasi_jax.search import nasi
 from nasi_jax.search.nasi import NASIConfig, NASIInfo, NASIState
+from nasi_jax.search.scorer import Compilation
 from nasi_jax.spaces import Alphas, SearchSpace
 
 _LONGEST_CHUNK = 50
+_LARGEST_PROGRAM = 400  # arrays of parameters; NAS-Bench-201 at full size has 190, the DARTS space with 8 cells 1,000
 
 
 class SearchResult(NamedTuple):
@@ -108,12 +110,13 @@ def iterate(
     config: NASIConfig,
     states: NASIState | None = None,
     scan: bool | None = None,
+    compilation: Compilation | None = None,
 ) -> Iterator[tuple[NASIState, NASIInfo]]:
     """Runs several independent searches side by side, and hands out their states as they advance.
 
     On an accelerator all searches are one program, vmapped over the keys and scanned over up to 50 steps at a time.
-    On a CPU one jitted step is called from the host, because XLA runs convolutions inside a loop, and the grouped
-    convolutions that vmap makes of them, many times slower there. Both give the same results up to rounding.
+    On a CPU the host loops over steps, because XLA runs convolutions inside a loop, and the grouped convolutions that
+    vmap makes of them, many times slower there. All ways give the same results up to rounding.
 
     Args:
         keys: typed random keys, (searches,).
@@ -122,6 +125,9 @@ def iterate(
         config: settings.
         states: states to continue from, with a leading axis (searches,); the initial ones when None.
         scan: whether to scan; by default where the backend is not a CPU.
+        compilation: without a scan, whether a step is one program ("space") or calls one for each block of the
+            network ("blocks"), which compiles in a fraction of the time and takes longer a step; by default "blocks" on
+            a CPU for networks whose one program would take many minutes to compile.
 
     Yields:
         The states after some more steps, and the figures of those steps as NumPy arrays (searches, steps done).
@@ -133,14 +139,23 @@ def iterate(
     check(space, source, config)
     if states is None:
         states = init_states(len(keys), space, config)
-    scan = jax.default_backend() != "cpu" if scan is None else scan
-    draw = jax.jit(lambda key, source: nasi.init_params(space, config, source, jax.random.fold_in(key, config.steps)))
+    on_cpu = jax.default_backend() == "cpu"
+    scan = not on_cpu if scan is None else scan
+    if compilation is None:
+        shapes = jax.eval_shape(lambda key: nasi.init_params(space, config, source, key), keys[0])
+        large = len(jax.tree.leaves(shapes)) > _LARGEST_PROGRAM
+        compilation = "blocks" if on_cpu and not scan and large else "space"
+
+    def drawn(key: jax.Array, source: Source) -> Any:
+        return nasi.init_params(space, config, source, jax.random.fold_in(key, config.steps))
+
+    draw = drawn if compilation == "blocks" else jax.jit(drawn)
     params = [draw(key, source) for key in keys]
     if scan:
         params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
     done = int(states.step[0])
     chunk = next(n for n in range(_LONGEST_CHUNK, 0, -1) if config.steps % n == 0) if scan else 1
-    advance = functools.partial(_advance_scan, length=chunk) if scan else _advance_host
+    advance = functools.partial(_advance_scan, length=chunk) if scan else _ADVANCE[compilation]
     while done < config.steps:
         states, infos = advance(space, config, source, states, params, keys)
         infos = jax.tree.map(np.asarray, infos)
@@ -150,10 +165,16 @@ def iterate(
 
 
 def _advance_host(
-    space: SearchSpace, config: NASIConfig, source: Source, states: NASIState, params: Any, keys: jax.Array
+    step: Callable[..., tuple[NASIState, NASIInfo]],
+    space: SearchSpace,
+    config: NASIConfig,
+    source: Source,
+    states: NASIState,
+    params: Any,
+    keys: jax.Array,
 ) -> tuple[NASIState, NASIInfo]:
     results = [
-        _step(
+        step(
             space,
             config,
             source,
@@ -167,11 +188,22 @@ def _advance_host(
     return states, jax.tree.map(lambda leaf: leaf[:, None], infos)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def _step(
-    space: SearchSpace, config: NASIConfig, source: Source, state: NASIState, params: Any, key: jax.Array
+    space: SearchSpace,
+    config: NASIConfig,
+    source: Source,
+    state: NASIState,
+    params: Any,
+    key: jax.Array,
+    blocks: bool = False,
 ) -> tuple[NASIState, NASIInfo]:
-    return nasi.step(space, config, source, state, params, jax.random.fold_in(key, state.step))
+    return nasi.step(space, config, source, state, params, jax.random.fold_in(key, state.step), blocks)
+
+
+_ADVANCE = {
+    "blocks": functools.partial(_advance_host, functools.partial(_step, blocks=True)),
+    "space": functools.partial(_advance_host, jax.jit(_step, static_argnums=(0, 1))),
+}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("length",))

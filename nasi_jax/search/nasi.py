@@ -120,7 +120,29 @@ PRESETS = {
     "nasi-fix": _NASI_FIX,
     "nasi-ada": dataclasses.replace(_NASI_FIX, nu=500.0, adaptive=True),
 }
-"""Named settings: the default, and the paper's NASI-FIX and NASI-ADA."""
+"""Named settings: the default, and the paper's NASI-FIX and NASI-ADA; their network is that of NAS-Bench-201."""
+
+
+def preset(name: str, space: SearchSpace) -> NASIConfig:
+    """Returns named settings for a space.
+
+    Args:
+        name: one of `PRESETS`.
+        space: the search space. The paper's one-shot network has 8 cells in the DARTS space; how many it has in
+            NAS-Bench-201 the paper does not say, and one a stage is taken.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ValueError: there are none of that name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset: expected one of {tuple(PRESETS)}, got {name!r}")
+    config = PRESETS[name]
+    if name != "default" and space.name.startswith("darts"):
+        return dataclasses.replace(config, cells=8)
+    return config
 
 
 class NASIState(struct.PyTreeNode):
@@ -214,28 +236,37 @@ def init_params(space: SearchSpace, config: NASIConfig, source: Source, key: jax
     return one_shot(space, config, source).init(key, x, space.alphas())["params"]
 
 
-def one_shot(space: SearchSpace, config: NASIConfig, source: Source) -> nn.Module:
+def one_shot(space: SearchSpace, config: NASIConfig, source: Source, blocks: bool = False) -> nn.Module:
     """Returns the one-shot network of a search.
 
     Args:
         space: the search space.
         config: settings.
         source: gives the number of classes.
+        blocks: see `nasi_jax.nn.Style`.
 
     Returns:
         A module called as `module(x, weights)`.
     """
+    options = {"blocks": True} if blocks else {}  # not every space need have it
     return space.one_shot(
         channels=config.channels,
         cells=config.cells,
         classes=source.classes,
         parameterisation=config.parameterisation,
         discrete=config.estimator == "score-function",
+        **options,
     )
 
 
 def step(
-    space: SearchSpace, config: NASIConfig, source: Source, state: NASIState, params: Any, key: jax.Array
+    space: SearchSpace,
+    config: NASIConfig,
+    source: Source,
+    state: NASIState,
+    params: Any,
+    key: jax.Array,
+    blocks: bool = False,
 ) -> tuple[NASIState, NASIInfo]:
     """Takes one search step; pure, for `jit`, `vmap` and `scan`.
 
@@ -249,6 +280,7 @@ def step(
         state: state before the step.
         params: theta_0, as `init_params` draws it.
         key: typed random key of this step.
+        blocks: whether the step is taken outside of `jit`, on a CPU; see `nasi_jax.nn.Style`.
 
     Returns:
         The state after the step, and the step's figures.
@@ -258,7 +290,7 @@ def step(
     """
     batch_key, sample_key, probe_key = jax.random.split(key, 3)
     batch = Batch(*source.batch(batch_key, config.batch), probe_key)
-    module = one_shot(space, config, source)
+    module = one_shot(space, config, source, blocks)
 
     def network(p: Any, weights: Weights, x: jax.Array) -> jax.Array:
         return module.apply({"params": p}, x, weights)  # type: ignore[return-value]

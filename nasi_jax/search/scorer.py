@@ -41,8 +41,6 @@ class ScoreConfig:
     normalisation: Normalisation = "batch"
 
 
-_IMAGES_IN_CACHE = 16
-
 Compilation = Literal["space", "blocks"]
 """What one compiled program computes.
 
@@ -189,8 +187,7 @@ class Scorer:
 
     def _candidate(self, weights: Weights, draw: Draw) -> Candidate:
         if self.compilation == "blocks":
-            parts = max(1, self._config.batch // _IMAGES_IN_CACHE)
-            build, inputs = functools.partial(self._space.network, self._space.decode(weights), parts=parts), ()
+            build, inputs = functools.partial(self._space.network, self._space.decode(weights), blocks=True), ()
         else:
             build, inputs = functools.partial(self._space.one_shot, discrete=True), (weights,)
 

@@ -131,10 +131,7 @@ class Cell(nn.Module):
             part = (self.features, window, strides, self.style, dilation, True)
             branches = [ReLUConvNorm(*part, name=f"edge_{e}_{name}").weights(x.shape[-1], x.dtype) for e in edges]
             uses = len(edges) if weights is None else sum(weights[e, operation_column(weights, name)] for e in edges)
-            joint = self.choices is None
-            found = relu_conv_norm(
-                self, f"from_{source}_{name}", x, branches, self.style, strides, dilation, uses=uses, joint=joint
-            )
+            found = relu_conv_norm(self, f"from_{source}_{name}", x, branches, self.style, strides, dilation, uses)
             for edge, y in zip(edges, found, strict=True):
                 if name.startswith("sep"):
                     again = ReLUConvNorm(
@@ -200,7 +197,7 @@ class DARTSNetwork(nn.Module):
         parameterisation: see `nasi_jax.nn.Parameterisation`.
         normalisation: see `nasi_jax.nn.Normalisation`.
         fused: see `nasi_jax.nn.Style`.
-        parts: see `nasi_jax.nn.Style`.
+        blocks: see `nasi_jax.nn.Style`.
         stem: see `StemKind`.
         auxiliary: whether a second head reads the output of the second reduction and its logits are returned too.
         discrete: promises one-hot weights; changes nothing here.
@@ -215,7 +212,7 @@ class DARTSNetwork(nn.Module):
     parameterisation: Parameterisation = "standard"
     normalisation: Normalisation = "batch"
     fused: bool = True
-    parts: int = 1
+    blocks: bool = False
     stem: StemKind = "cifar"
     auxiliary: bool = False
     discrete: bool = False
@@ -257,7 +254,7 @@ class DARTSNetwork(nn.Module):
                 f"x: expected images (batch, height, width, colours) with sides divisible by {divisor}, "
                 f"got shape {x.shape}"
             )
-        style = Style(self.affine, self.parameterisation, self.normalisation, self.fused, self.parts)
+        style = Style(self.affine, self.parameterisation, self.normalisation, self.fused, self.blocks)
         if self.stem == "cifar":
             stem = Conv(_STEM_MULTIPLIER * self.channels, 3, style=style, name="stem_conv")(x)
             before = last = BatchNorm(style, name="stem_norm")(stem)

@@ -199,8 +199,7 @@ class NASBench201:
 class Cell(nn.Module):
     """A NAS-Bench-201 cell. A node is the sum of its incoming edges.
 
-    The edges that leave one node share its ReLU and its pooling, and with all operations on every edge one convolution
-    for each window size.
+    The edges that leave one node share its ReLU, its pooling and, for each window size, one convolution.
 
     Attributes:
         features: channels of the input and of every node.
@@ -247,8 +246,7 @@ class Cell(nn.Module):
             branches = list(convolutions.values())
             scales = [(edge, _weight(weights, edge, operation)) for edge, operation in convolutions]
         uses = sum(scale for _, scale in scales)
-        joint = self.choices is None
-        convolved = relu_conv_norm(self, f"node_{source}", x, branches, self.style, uses=uses, joint=joint)
+        convolved = relu_conv_norm(self, f"node_{source}", x, branches, self.style, uses=uses)
         outputs = [(edge, _times(scale, y)) for (edge, scale), y in zip(scales, convolved, strict=True)]
         pooled = average_pool(x) if any(operation == "avg_pool_3x3" for _, operation in built) else x
         for edge, operation in built:
@@ -307,7 +305,7 @@ class NASBench201Network(nn.Module):
         affine: whether batch normalisation has a scale and a shift.
         parameterisation: see `nasi_jax.nn.Parameterisation`.
         normalisation: see `nasi_jax.nn.Normalisation`.
-        parts: see `nasi_jax.nn.Style`.
+        blocks: see `nasi_jax.nn.Style`.
         discrete: promises that the one-shot network's weights are one-hot, for a smaller and faster program.
         choices: for each edge the index of its only operation, or None for the one-shot network.
     """
@@ -318,7 +316,7 @@ class NASBench201Network(nn.Module):
     affine: bool = True
     parameterisation: Parameterisation = "standard"
     normalisation: Normalisation = "batch"
-    parts: int = 1
+    blocks: bool = False
     discrete: bool = False
     choices: tuple[int, ...] | None = None
 
@@ -348,7 +346,7 @@ class NASBench201Network(nn.Module):
             raise ValueError(
                 f"x: expected images (batch, height, width, colours) with sides divisible by 4, got shape {x.shape}"
             )
-        style = Style(self.affine, self.parameterisation, self.normalisation, parts=self.parts)
+        style = Style(self.affine, self.parameterisation, self.normalisation, blocks=self.blocks)
         x = Stem(self.channels, style, name="stem")(x)
         for stage in range(STAGES):
             features = self.channels * 2**stage

@@ -232,3 +232,28 @@ def test_a_real_signal_leaves_a_run_that_can_be_continued(tmp_path, number):
     done = rows(tmp_path / "run")
     assert [row["step"] for row in done] == list(range(len(done)))
     assert (tmp_path / "run" / "checkpoint.msgpack").exists()
+
+
+def test_the_presets_know_the_size_of_a_space():
+    sizes = {
+        space: cli.parse(["search", "--space", space, "--preset=nasi-ada"]).config.cells
+        for space in ("nasbench201", "darts", "darts-none")
+    }
+    assert sizes == {"nasbench201": 1, "darts": 8, "darts-none": 8}
+    assert cli.parse(["search", "--space=darts"]).config == search.PRESETS["default"]
+
+
+def test_a_search_in_the_darts_space(tmp_path):
+    """The paper's form at the smallest size; what it leaves names two cells, which are drawn and read again."""
+    paper = ["--space", "darts", "--preset", "nasi-fix", "--cells", "3", "--steps", "2", "--batch", "4"]
+    size = ["--channels", "2", "--image-size", "8", "--out", str(tmp_path / "run")]
+    assert cli.main(["search", *paper, *size]) == 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+    record = json.loads((tmp_path / "run" / "genotype.json").read_text())
+    space = spaces.get("darts")
+    genotype = spaces.from_json(space, record)
+    assert space.parse(record["genotype"]) == genotype
+    alphas = np.load(tmp_path / "run" / "alphas.npz")
+    assert {name: alphas[name].shape for name in alphas} == {"normal": (1, 14, 7), "reduction": (1, 14, 7)}
+    assert space.decode({name: alphas[name][0] for name in alphas}) == genotype
+    assert all(np.isfinite(row["trace"]) and row["trace"] > 0 for row in rows(tmp_path / "run"))

@@ -65,7 +65,7 @@ def test_branches_that_share_an_input_compute_as_each_alone(affine, x64):
     keys = jax.random.split(jax.random.key(1), 4)
     branches = [weights(key, window, 2 + i) for i, (key, window) in enumerate(zip(keys, (3, 1, 1, 3), strict=True))]
     module, style = flax_nn.Dense(1).bind({}), nn.Style()
-    joint = nn.relu_conv_norm(module, "n", x, branches, style, joint=True)
+    joint = nn.relu_conv_norm(module, "n", x, branches, style)
     for together, branch in zip(joint, branches, strict=True):
         np.testing.assert_allclose(
             together, nn.relu_conv_norm(module, "n", x, [branch], style)[0], rtol=1e-10, atol=1e-12
@@ -125,9 +125,9 @@ def test_separable_branches_together_compute_as_each_alone(x64):
     ]
     for fused in (True, False):
         style = nn.Style(fused=fused)
-        joint = nn.relu_conv_norm(module, "n", x, branches, style, joint=True)
+        joint = nn.relu_conv_norm(module, "n", x, branches, style)
         for together, branch in zip(joint, branches, strict=True):
-            alone = nn.relu_conv_norm(module, "n", x, [branch], style)[0]
+            alone = nn.relu_conv_norm(module, "n", x, [branch], style._replace(blocks=True))[0]
             np.testing.assert_allclose(together, alone, rtol=1e-10, atol=1e-12)
 
 

@@ -112,6 +112,17 @@ def test_nasbench201_runs_both_ways(scan):
     assert (states.step == 2).all()
 
 
+@pytest.mark.parametrize("estimator", [pytest.param("soft", marks=pytest.mark.slow), "score-function"])
+def test_block_by_block_is_the_same_search(estimator, x64):
+    settings = {"steps": 3, "rounds": 1, "batch": 32, "channels": 2, "cells": 1}
+    config = search.NASIConfig(objective="one-batch", estimator=estimator, **settings)
+    space = spaces.get("nasbench201")
+    whole, infos = collect(keys(1), space, SOURCE, config, scan=False, compilation="space")
+    blocks, found = collect(keys(1), space, SOURCE, config, scan=False, compilation="blocks")
+    np.testing.assert_allclose(blocks.alphas["cell"], whole.alphas["cell"], rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(found.trace, infos.trace, rtol=1e-9)
+
+
 def test_images_that_do_not_fit_the_network_are_refused():
     with pytest.raises(ValueError, match="divisible by 4"):
         search.check(spaces.get("nasbench201"), data.Gaussian((10, 10, 3)), CONFIG)
