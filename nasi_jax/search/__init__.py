@@ -1,6 +1,6 @@
 """Search: NASI and its parts."""
 
-from nasi_jax.search.costs import Costs, count
+from nasi_jax.search.costs import Counter
 from nasi_jax.search.loop import NonFiniteTraceError, SearchResult, check, init_states, iterate, search
 from nasi_jax.search.nasi import (
     PRESETS,
@@ -26,7 +26,7 @@ __all__ = [
     "SCORES",
     "Candidate",
     "Compilation",
-    "Costs",
+    "Counter",
     "Draw",
     "Estimator",
     "Measurement",
@@ -41,7 +41,6 @@ __all__ = [
     "Scorer",
     "SearchResult",
     "check",
-    "count",
     "init",
     "init_params",
     "init_states",

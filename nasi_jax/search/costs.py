@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nasi_jax.spaces import SearchSpace, Weights
+from nasi_jax.spaces import SearchSpace
 
 
 class Costs(NamedTuple):
@@ -21,50 +21,75 @@ class Costs(NamedTuple):
     """
 
     base: float
-    extra: Weights
+    extra: dict[str, np.ndarray]
 
-    def of(self, weights: Weights) -> jax.Array:
-        """Returns the count of an architecture from its one-hot weights; may be jitted."""
-        parts = jax.tree.map(lambda w, c: jnp.sum(w * c), weights, self.extra)
-        return self.base + jax.tree.reduce(jnp.add, parts)
+    def of(self, weights: dict[str, np.ndarray]) -> float:
+        """Returns the count of an architecture from its one-hot weights."""
+        return self.base + sum(float(np.sum(weights[kind] * extra)) for kind, extra in self.extra.items())
 
 
-def count(space: SearchSpace, image_shape: tuple[int, ...], **size: Any) -> dict[str, Costs]:
-    """Counts for all architectures of a space, from those that differ from the first in one edge.
+class Counter:
+    """Counts the parameters and multiply-adds of the architectures of a space at one size.
 
-    Operations of separate edges have separate parameters and convolutions, so that both counts are sums over edges.
-
-    Args:
-        space: the search space.
-        image_shape: (height, width, colours).
-        **size: attributes of the network.
-
-    Returns:
-        ``"params"``, the number of parameters, and ``"flops"``, the multiply-adds of convolutions and products for one
-        image, as benchmarks count them.
+    Where every architecture has all edges, as in NAS-Bench-201, both are sums over edges of separate operations, which
+    are measured once; elsewhere every derived network is traced, which takes up to seconds.
     """
-    zeros = jax.tree.map(lambda a: np.zeros(a.shape), space.alphas())
 
-    def measured(choice: tuple[str, int, int] | None) -> tuple[int, int]:
-        logits = jax.tree.map(np.copy, zeros)
-        if choice is not None:
-            logits[choice[0]][choice[1:]] = 1
-        network = space.network(space.decode(logits), **size)
-        # samples of a batch share their parameters, and two of them the least that batch statistics take
-        x = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    def __init__(self, space: SearchSpace, image_shape: tuple[int, ...], **size: Any):
+        """Measures nothing yet.
+
+        Args:
+            space: the search space.
+            image_shape: (height, width, colours).
+            **size: attributes of the network.
+        """
+        self._space, self._image_shape, self._size = space, image_shape, size
+        zeros = space.alphas()
+        rows = [row for values in space.encode(space.decode(zeros)).values() for row in np.asarray(values)]
+        self._additive = all(row.sum() == 1 for row in rows)
+        self._table: tuple[Costs, Costs] | None = None
+
+    def __call__(self, genotype: Any) -> dict[str, float]:
+        """Counts.
+
+        Args:
+            genotype: a concrete architecture.
+
+        Returns:
+            ``"params"``, the number of parameters, and ``"flops"``, the multiply-adds of convolutions and products for
+            one image, as benchmarks count them.
+        """
+        if not self._additive:
+            return dict(zip(("params", "flops"), map(float, self._measured(genotype)), strict=True))
+        if self._table is None:
+            self._table = self._tabulated()
+        weights = jax.tree.map(np.asarray, self._space.encode(genotype))
+        return {name: costs.of(weights) for name, costs in zip(("params", "flops"), self._table, strict=True)}
+
+    def _tabulated(self) -> tuple[Costs, Costs]:
+        """Measures the architectures that differ from the first in one edge."""
+        zeros = jax.tree.map(lambda a: np.zeros(a.shape), self._space.alphas())
+        base = self._measured(self._space.decode(zeros))
+        extra = tuple(jax.tree.map(np.copy, zeros) for _ in base)
+        for kind, values in zeros.items():
+            for row, operation in np.ndindex(*values.shape):
+                if operation:
+                    logits = jax.tree.map(np.copy, zeros)
+                    logits[kind][row, operation] = 1
+                    found = self._measured(self._space.decode(logits))
+                    for tree, value, first in zip(extra, found, base, strict=True):
+                        tree[kind][row, operation] = value - first
+        return Costs(float(base[0]), extra[0]), Costs(float(base[1]), extra[1])
+
+    def _measured(self, genotype: Any) -> tuple[int, int]:
+        network = self._space.network(genotype, **self._size)
+        if hasattr(network, "fused"):
+            network = network.clone(fused=False)
+        # samples of a batch share their parameters, and two of them are the least that batch statistics take
+        x = jax.ShapeDtypeStruct((2, *self._image_shape), jnp.float32)
         variables = jax.eval_shape(network.init, jax.random.key(0), x)
         closed = jax.make_jaxpr(network.apply)(variables, x)
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])), _products(closed.jaxpr) // 2
-
-    base = measured(None)
-    extra = [jax.tree.map(np.copy, zeros) for _ in base]
-    for kind, values in zeros.items():
-        for row, operation in np.ndindex(*values.shape):
-            if operation:
-                found = measured((kind, row, operation))
-                for tree, value, first in zip(extra, found, base, strict=True):
-                    tree[kind][row, operation] = value - first
-    return {name: Costs(float(b), tree) for name, b, tree in zip(("params", "flops"), base, extra, strict=True)}
 
 
 def _products(jaxpr: Any) -> int:

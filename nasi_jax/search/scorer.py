@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from nasi_jax.data import Source
 from nasi_jax.nn import USED_PARAMETERS, Normalisation, Parameterisation
-from nasi_jax.search.costs import count
+from nasi_jax.search.costs import Counter
 from nasi_jax.search.scores import SCORES, Candidate
 from nasi_jax.spaces import SearchSpace, Weights, restrict
 
@@ -126,8 +126,7 @@ class Scorer:
         options["classes"] = source.classes
         self._options = options
         self._one_shot = space.one_shot(discrete=True, **options)
-        counted = any(SCORES[name].counted for name in names)
-        self._costs = count(space, source.image_shape, **options) if counted else {}
+        self._counter = Counter(space, source.image_shape, **options)
         self._draw = jax.jit(self._drawn)
         computed = {double: self._computed(double) for double in (False, True)}
         self._compute = computed if compilation == "blocks" else jax.tree.map(jax.jit, computed)
@@ -149,8 +148,12 @@ class Scorer:
         padded = [*genotypes, *[genotypes[-1]] * (self.together - len(genotypes))]
         encoded = [self._space.encode(genotype) for genotype in padded]
         weights = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *encoded)
-        values = {}
-        for double in sorted({SCORES[name].double for name in self.names}):
+        values: dict[str, Any] = {}
+        counted = [name for name in self.names if SCORES[name].compute is None]
+        if counted:
+            counts = [self._counter(genotype) for genotype in genotypes]
+            values = {name: [count[name] for count in counts] for name in counted}
+        for double in sorted({SCORES[name].double for name in self.names if name not in counted}):
             with jax.enable_x64(True) if double else contextlib.nullcontext():
                 widen = _widened if double else lambda leaf: leaf
                 values |= jax.device_get(self._compute[double](*jax.tree.map(widen, (weights, draw))))
@@ -165,11 +168,11 @@ class Scorer:
         return Draw(params, x, y, probe_key)
 
     def _computed(self, double: bool) -> Callable[[Weights, Draw], dict[str, jax.Array]]:
-        names = [name for name in self.names if SCORES[name].double == double]
+        scores = {name: SCORES[name].compute for name in self.names if SCORES[name].double == double}
 
         def one(weights: Weights, draw: Draw) -> dict[str, jax.Array]:
             candidate = self._candidate(weights, draw)
-            return {name: SCORES[name].compute(candidate) for name in names}
+            return {name: compute(candidate) for name, compute in scores.items() if compute is not None}
 
         def several(weights: Weights, draw: Draw) -> dict[str, jax.Array]:
             if len(jax.tree.leaves(weights)[0]) > 1:
@@ -210,7 +213,6 @@ class Scorer:
             key=draw.key,
             unnormalised=unnormalised,
             apply=apply,
-            costs={name: costs.of(weights) for name, costs in self._costs.items()},
         )
 
 

@@ -24,7 +24,6 @@ class Candidate(NamedTuple):
         key: typed random key.
         unnormalised: the network with statistics fixed at 0 and 1.
         apply: the network as Flax applies it, with further collections: `apply(variables, x, mutable=...)`.
-        costs: its "params" and "flops"; empty unless a score asks for them.
     """
 
     apply_fn: ntk.ApplyFn
@@ -34,7 +33,6 @@ class Candidate(NamedTuple):
     key: jax.Array
     unnormalised: ntk.ApplyFn
     apply: Callable[..., Any]
-    costs: dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,24 +40,23 @@ class Score:
     """A training-free score.
 
     Attributes:
-        compute: its value for a candidate, a scalar; may be jitted.
+        compute: its value for a candidate, a scalar; may be jitted. None where `nasi_jax.search.Counter` counts it
+            under the score's name.
         formula: what it computes, in short.
         paper: where it is from.
         higher_is_better: whether larger values are said to mean better architectures.
         labels: whether it looks at labels.
         data: whether it looks at inputs.
         double: whether float32 overflows in it, so that it needs float64.
-        counted: whether it reads `Candidate.costs`.
     """
 
-    compute: Callable[[Candidate], jax.Array]
+    compute: Callable[[Candidate], jax.Array] | None
     formula: str
     paper: str
     higher_is_better: bool = True
     labels: bool = False
     data: bool = True
     double: bool = False
-    counted: bool = False
 
 
 def _of_gradients(function: Callable[..., jax.Array]) -> Callable[[Candidate], jax.Array]:
@@ -146,9 +143,7 @@ SCORES: dict[str, Score] = {
     "zico": Score(
         _of_gradients(proxies.zico), "sum over layers of log sum E|g| / std|g|", "Li et al., ICLR 2023", labels=True
     ),
-    "params": Score(lambda c: c.costs["params"], "number of parameters", "", data=False, counted=True),
-    "flops": Score(
-        lambda c: c.costs["flops"], "multiply-adds of convolutions and products", "", data=False, counted=True
-    ),
+    "params": Score(None, "number of parameters", "", data=False),
+    "flops": Score(None, "multiply-adds of convolutions and products", "", data=False),
 }
 """Every score by its name on the command line."""

@@ -128,7 +128,7 @@ def test_several_at_once_and_several_devices_give_the_same():
 
 
 def test_costs_are_the_published_ones(benchmark_table):
-    costs = search.count(SPACE, (32, 32, 3), channels=16, cells=5)
+    counter = search.Counter(SPACE, (32, 32, 3), channels=16, cells=5)
     with gzip.open(benchmark_table, "rt") as file:
         rows = list(csv.DictReader(file))[::500]
     # beside convolutions and products the benchmark counts, for each element, 3 for a ReLU and batch normalisation and
@@ -136,12 +136,44 @@ def test_costs_are_the_published_ones(benchmark_table):
     elements = 5 * (32**2 * 16 + 16**2 * 32 + 8**2 * 64)
     outside = set()
     for row in rows:
-        weights = SPACE.encode(SPACE.parse(row["arch"]))
-        np.testing.assert_allclose(costs["params"].of(weights) / 1e6, float(row["params_m"]), rtol=1e-6)
+        counts = counter(SPACE.parse(row["arch"]))
+        np.testing.assert_allclose(counts["params"] / 1e6, float(row["params_m"]), rtol=1e-6)
         extra = elements * (3 * row["arch"].count("nor_conv") + 9 * row["arch"].count("avg_pool"))
-        products = costs["flops"].base + np.sum(np.asarray(weights["cell"]) * costs["flops"].extra["cell"])
-        outside.add(round(float(row["flops_m"]) * 1e6 - products - extra))
+        outside.add(round(float(row["flops_m"]) * 1e6 - counts["flops"] - extra))
     assert outside == {160832}
+
+
+def test_costs_of_a_space_whose_architectures_differ_in_their_edges():
+    """DARTS_V2 for ImageNet, by hand: its reduction cell has pools and identities alone between its inputs and nodes."""
+    expected = 9 * (3 * 24 * 112**2 + 24 * 48 * 56**2 + 48 * 48 * 28**2)  # stem
+    before, last, side, channels = 48, 48, 28, 48
+    for cell in range(14):
+        if cell in (4, 9):
+            channels *= 2
+            expected += (before + last) * channels * side**2  # both inputs are preprocessed before they are halved
+            side //= 2
+        else:
+            # five separable convolutions, each twice, and a dilated one
+            expected += ((before + last) * channels + 11 * (9 * channels + channels**2)) * side**2
+        before, last = last, 4 * channels
+    counts = search.Counter(spaces.DARTS(), (224, 224, 3), channels=48, cells=14, classes=1000, stem="imagenet")
+    found = counts(spaces.DARTS_V2)
+    assert found == {"params": 4718752, "flops": expected + last * 1000}
+
+
+def test_scores_of_the_darts_space():
+    names = ("ntk-one-batch", "naswot", "params")
+    config = search.ScoreConfig(channels=2, cells=3, batch=4)
+    scorer = search.Scorer(spaces.DARTS(), SOURCE, names, config)
+    draw, genotype = scorer.draw(0), spaces.DARTS_V2
+    found = scorer.score(draw, [genotype])[0]
+    module = spaces.DARTS().network(genotype, channels=2, cells=3, classes=4)
+    like = jax.eval_shape(module.init, jax.random.key(0), draw.x)["params"]
+    params = spaces.restrict(draw.params, like)
+    expected = ntk.one_batch(lambda p, x: module.apply({"params": p}, x), params, draw.x, draw.y)
+    np.testing.assert_allclose(found["ntk-one-batch"], expected, rtol=1e-5)
+    assert found["params"] == sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert np.isfinite(found["naswot"])
 
 
 @pytest.mark.parametrize(
