@@ -90,6 +90,7 @@ def histogram_figure(space: SearchSpace, selected: dict[str, np.ndarray]) -> Fig
             count = (indices == i).sum(axis=0)
             axes.bar(space.edges[name], count, bottom=bottom, label=operation, color=f"C{i}", width=0.7)
             bottom += count
+        axes.tick_params(axis="x", rotation=60 if len(space.edges[name]) > 8 else 0)
         axes.set_xlabel("edge")
         axes.set_ylabel(f"searches, of {len(indices)}")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
