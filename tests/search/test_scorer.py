@@ -144,7 +144,7 @@ def test_costs_are_the_published_ones(benchmark_table):
 
 
 def test_costs_of_a_space_whose_architectures_differ_in_their_edges():
-    """DARTS_V2 for ImageNet, by hand: its reduction cell has pools and identities alone between its inputs and nodes."""
+    """DARTS_V2 for ImageNet, by hand; its reduction cell has only pools and identities between inputs and nodes."""
     expected = 9 * (3 * 24 * 112**2 + 24 * 48 * 56**2 + 48 * 48 * 28**2)  # stem
     before, last, side, channels = 48, 48, 28, 48
     for cell in range(14):
