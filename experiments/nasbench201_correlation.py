@@ -48,8 +48,8 @@ class Options:
         images: .npz file with images x and labels y.
         scores: folder of the CSV files of `nasi score`.
         out: folder of the results.
-        cells: random cells for the main parts; the other variants take a third of them.
-        seeds: seeds of the main parts; the other variants take one.
+        cells: random cells for the two main rows; the variants take a third of them.
+        seeds: seeds of the main rows; the variants take one.
         tiny: smallest sizes, for a test of this script.
     """
 
@@ -72,7 +72,7 @@ def variants(options: Options) -> dict[str, list[str]]:
     parts: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         "images": (base | images | main, CHEAP),
         "noise": (base | main, CHEAP),
-        "noise, NTK parameterisation": (base | main | {"parameterisation": "ntk"}, (*NTK, "zico", "params")),
+        "noise, NTK parameterisation": (base | fewer | {"parameterisation": "ntk"}, NTK),
         "noise, fixed statistics": (base | fewer | {"normalisation": "fixed"}, NTK),
         "noise, 4 channels": (base | fewer | {"channels": 4}, NTK),
         "noise, 16 channels": (base | fewer | {"channels": 16}, NTK),

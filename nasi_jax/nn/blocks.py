@@ -13,9 +13,43 @@ import numpy as np
 from flax import linen as nn
 
 from nasi_jax.nn.linear import LINEAR_GAIN, RELU_GAIN, Conv, conv, parameter, weight
-from nasi_jax.nn.style import Style, channel_scale, observe
+from nasi_jax.nn.style import CHANNEL_SCALES, PREACTIVATIONS, USED_PARAMETERS, Style, channel_scale, observe
 
 BATCH_NORM_EPSILON = 1e-5
+
+
+def as_block(
+    parent: nn.Module, kind: type[nn.Module], name: str, attributes: dict[str, Any], *inputs: jax.Array
+) -> Any:
+    """Calls a submodule, as one program where the style says "blocks".
+
+    Submodules of equal attributes share the program. Outside of `jit` one dispatch for a submodule takes the place of
+    one for each of its layers.
+
+    Args:
+        parent: the bound module, inside its compact method.
+        kind: class of the submodule; has an attribute `style`.
+        name: name of the submodule.
+        attributes: its attributes.
+        *inputs: what it is called with.
+
+    Returns:
+        What it returns.
+    """
+    observed = (PREACTIVATIONS, CHANNEL_SCALES, USED_PARAMETERS, "params")
+    plain = not any(parent.is_mutable_collection(collection) for collection in observed)
+    if attributes["style"].blocks and plain and not parent.has_variable(CHANNEL_SCALES, name):
+        return _applied(kind(**attributes, parent=None), parent.get_variable("params", name), *inputs)
+    return kind(**attributes, name=name)(*inputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _applied(module: nn.Module, params: Any, *inputs: jax.Array) -> Any:
+    def apply(params: Any, *inputs: jax.Array) -> Any:
+        return module.apply({"params": params}, *inputs)
+
+    kept = jax.checkpoint(apply, policy=jax.checkpoint_policies.dots_saveable, prevent_cse=False)
+    return kept(params, *inputs)
 
 
 class BatchNorm(nn.Module):

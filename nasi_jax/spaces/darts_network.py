@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from nasi_jax.nn import (
     Parameterisation,
     ReLUConvNorm,
     Style,
+    as_block,
     average_pool,
     check_style,
     max_pool,
@@ -93,58 +94,97 @@ class Cell(nn.Module):
         sources: list[jax.Array] = [first, second]
         incoming: dict[int, list[jax.Array]] = {node: [] for node in range(NODES)}
         for source in range(NODES + 1):
-            for edge, operation, y in self._outgoing(source, sources[source], weights):
-                if drop_path > 0 and not (operation == "skip_connect" and y is sources[source]):
-                    y = _dropped(self.make_rng("drop_path"), y, drop_path)
-                if weights is not None:
-                    y = weights[edge, operation_column(weights, operation)] * y
-                incoming[EDGES[edge][1]].append(y)
+            leaving = [edge for edge in range(len(EDGES)) if EDGES[edge][0] == source]
+            attributes: dict[str, Any] = {
+                "features": self.features,
+                "strides": 2 if self.reduction and source < 2 else 1,
+                "choices": _chosen(leaving, self.choices),
+                "style": self.style,
+            }
+            name, x = f"from_{source}", sources[source]
+            if weights is None:
+                outputs = Edges(**attributes, name=name)(x)
+            else:
+                rows = jnp.stack([weights[edge, -len(OPERATIONS) :] for edge in leaving])
+                outputs = as_block(self, Edges, name, attributes, x, rows)
+            for number, edge in enumerate(leaving):
+                for i, y in enumerate(outputs[number]):
+                    identity = attributes["choices"][number][i] == "skip_connect" and attributes["strides"] == 1
+                    if drop_path > 0 and not identity:
+                        y = _dropped(self.make_rng("drop_path"), y, drop_path)
+                    incoming[EDGES[edge][1]].append(y)
             if source > 0:  # all edges into the next node are there
                 node = incoming[source - 1]
                 sources.append(sum(node[1:], node[0]))
         return jnp.concatenate(sources[2:], axis=-1)
 
-    def _outgoing(self, source: int, x: jax.Array, weights: jax.Array | None) -> list[tuple[int, str, jax.Array]]:
-        """Returns (edge, operation, output) of everything that reads an input or node."""
-        strides = 2 if self.reduction and source < 2 else 1
-        built = [
-            (edge, operation)
-            for edge in range(len(EDGES))
-            if EDGES[edge][0] == source
-            for operation in (OPERATIONS if self.choices is None else [o for e, o in self.choices if e == edge])
-        ]
-        outputs = []
+
+class Edges(nn.Module):
+    """The edges that leave one input or node.
+
+    Attributes:
+        features: channels.
+        strides: 2 where they halve the image.
+        choices: for each edge its operations.
+        style: see `nasi_jax.nn.Style`.
+    """
+
+    features: int
+    strides: int
+    choices: tuple[tuple[str, ...], ...]
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rows: jax.Array | None = None) -> list[list[jax.Array]]:
+        """Applies the operations.
+
+        Args:
+            x: images, (batch, height, width, features).
+            rows: weights of the operations of each edge, (edges, operations), where it has all of them; else None.
+
+        Returns:
+            For each edge the outputs of its operations, or where there are weights a list of their sums alone.
+        """
+        outputs: list[dict[str, jax.Array]] = [{} for _ in self.choices]
+
+        def edges_with(operation: str) -> list[int]:
+            return [edge for edge, operations in enumerate(self.choices) if operation in operations]
+
         for name, pool in _POOLS.items():
-            edges = [edge for edge, operation in built if operation == name]
-            if edges:
-                pooled = pool(x, 3, strides)
+            if edges_with(name):
+                pooled = pool(x, 3, self.strides)
                 pooled = pooled if self.style.affine else normalise(pooled, None, None, self.style)
-                outputs += [(edge, name, pooled) for edge in edges]
-        for edge, operation in built:
-            if operation == "skip_connect":
-                reduce = (
-                    FactorizedReduction(self.features, self.style, name=f"edge_{edge}_skip") if strides == 2 else None
-                )
-                outputs.append((edge, operation, x if reduce is None else reduce(x)))
+                for edge in edges_with(name):
+                    outputs[edge][name] = pooled
+        for edge in edges_with("skip_connect"):
+            reduced = x
+            if self.strides == 2:
+                reduced = FactorizedReduction(self.features, self.style, name=f"edge_{edge}_skip")(x)
+            outputs[edge]["skip_connect"] = reduced
         for name, (window, dilation) in _CONVOLUTIONS.items():
-            edges = [edge for edge, operation in built if operation == name]
-            part = (self.features, window, strides, self.style, dilation, True)
+            edges = edges_with(name)
+            part = (self.features, window, self.strides, self.style, dilation, True)
             branches = [ReLUConvNorm(*part, name=f"edge_{e}_{name}").weights(x.shape[-1], x.dtype) for e in edges]
-            uses = len(edges) if weights is None else sum(weights[e, operation_column(weights, name)] for e in edges)
-            found = relu_conv_norm(self, f"from_{source}_{name}", x, branches, self.style, strides, dilation, uses)
+            uses: Any = len(edges)
+            if rows is not None:
+                uses = jnp.sum(rows[:, OPERATIONS.index(name)])
+            found = relu_conv_norm(self, name, x, branches, self.style, self.strides, dilation, uses)
             for edge, y in zip(edges, found, strict=True):
                 if name.startswith("sep"):
-                    again = ReLUConvNorm(
-                        self.features, window, 1, self.style, 1, True, name=f"edge_{edge}_{name}_again"
-                    )
-                    y = again(y)
-                outputs.append((edge, name, y))
-        return outputs
+                    again = (self.features, window, 1, self.style, 1, True)
+                    y = ReLUConvNorm(*again, name=f"edge_{edge}_{name}_again")(y)
+                outputs[edge][name] = y
+        if rows is None:
+            return [[found[o] for o in operations] for operations, found in zip(self.choices, outputs, strict=True)]
+        weighted = [[rows[e, i] * found[o] for i, o in enumerate(OPERATIONS)] for e, found in enumerate(outputs)]
+        return [[sum(terms[1:], terms[0])] for terms in weighted]
 
 
-def operation_column(weights: jax.Array, operation: str) -> int:
-    """Returns the column of an operation; "none", where there is one, comes before those of `OPERATIONS`."""
-    return weights.shape[-1] - len(OPERATIONS) + OPERATIONS.index(operation)
+def _chosen(leaving: list[int], choices: tuple[tuple[int, str], ...] | None) -> tuple[tuple[str, ...], ...]:
+    """Returns the operations of each edge."""
+    if choices is None:
+        return tuple(OPERATIONS for _ in leaving)
+    return tuple(tuple(operation for edge, operation in choices if edge == e) for e in leaving)
 
 
 def _dropped(key: jax.Array, x: jax.Array, probability: float) -> jax.Array:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nasi_jax import spaces
+from nasi_jax.spaces import darts_network
 
 SPACE = spaces.DARTS()
 V2 = (
@@ -142,7 +143,9 @@ class Plain:
         windows = jnp.stack([padded[:, i : i + size, j : j + size] for i in range(3) for j in range(3)])
         return (windows.max(0) if maximum else jnp.nanmean(windows, 0))[:, ::strides, ::strides]
 
-    def mixed(self, x, p, edge, weights, strides):
+    def mixed(self, x, p, edge, source, weights, strides):
+        numbers = [e for e, (s, _) in enumerate(darts_network.EDGES) if s == source]
+        p, edge = p[f"from_{source}"], numbers.index(edge)
         outputs = {
             "max_pool_3x3": self.norm(self.pool(x, strides, True)),
             "avg_pool_3x3": self.norm(self.pool(x, strides, False)),
@@ -168,7 +171,8 @@ class Plain:
                 total = 0
                 for source in range(node + 2):
                     row = weights["reduction" if reduction else "normal"][edge]
-                    total = total + self.mixed(nodes[source], p, edge, row, 2 if reduction and source < 2 else 1)
+                    strides = 2 if reduction and source < 2 else 1
+                    total = total + self.mixed(nodes[source], p, edge, source, row, strides)
                     edge += 1
                 nodes.append(total)
             before, last, after_reduction = last, jnp.concatenate(nodes[2:], -1), reduction
@@ -186,6 +190,8 @@ def test_the_one_shot_network_is_the_plain_one(dtype, tolerance, x64):
     with jax.numpy_rank_promotion("allow"):
         expected = Plain(params, 2, 3)(x, weights)
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+    by_block = SPACE.one_shot(channels=2, cells=3, blocks=True).apply({"params": params}, x, weights)
+    np.testing.assert_allclose(by_block, expected, rtol=tolerance, atol=tolerance)
 
 
 def test_none_takes_its_share_of_an_edge():
