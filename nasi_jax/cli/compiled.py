@@ -29,5 +29,5 @@ def keep_compiled_programs() -> None:
     if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # the blocks of a network are many and small
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    # the blocks of a network are many and small; a threshold would keep other ones of them on a busy machine
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

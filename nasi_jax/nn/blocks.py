@@ -17,6 +17,9 @@ from nasi_jax.nn.style import CHANNEL_SCALES, PREACTIVATIONS, USED_PARAMETERS, S
 
 BATCH_NORM_EPSILON = 1e-5
 
+# Keeps for the gradient only what convolutions and products give: on a CPU all else costs more to store than to repeat.
+_keeping_products = functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_saveable, prevent_cse=False)
+
 
 def as_block(
     parent: nn.Module, kind: type[nn.Module], name: str, attributes: dict[str, Any], *inputs: jax.Array
@@ -48,8 +51,7 @@ def _applied(module: nn.Module, params: Any, *inputs: jax.Array) -> Any:
     def apply(params: Any, *inputs: jax.Array) -> Any:
         return module.apply({"params": params}, *inputs)
 
-    kept = jax.checkpoint(apply, policy=jax.checkpoint_policies.dots_saveable, prevent_cse=False)
-    return kept(params, *inputs)
+    return _keeping_products(apply)(params, *inputs)
 
 
 class BatchNorm(nn.Module):
@@ -205,12 +207,7 @@ def relu_conv_norm(
 
 
 @functools.partial(jax.jit, static_argnames=("style", "strides", "dilation"))
-@functools.partial(
-    jax.checkpoint,
-    static_argnums=(3, 4, 5),
-    policy=jax.checkpoint_policies.dots_saveable,
-    prevent_cse=False,
-)
+@functools.partial(_keeping_products, static_argnums=(3, 4, 5))
 def _relu_conv_norm(
     x: jax.Array,
     branches: list[ConvNormWeights],
@@ -255,15 +252,20 @@ def average_pool(x: jax.Array, window: int = 3, strides: int = 1) -> jax.Array:
     Returns:
         (batch, height / strides, width / strides, channels).
     """
+    rows, columns = (_window_counts(size, window, strides) for size in x.shape[1:3])
+    # counted with NumPy: XLA would fold the same count of a constant image at compile time, for minutes
+    counts = np.asarray(rows.reshape(1, -1, 1, 1) * columns.reshape(1, 1, -1, 1), x.dtype)
+    return _over_windows(x, 0.0, jax.lax.add, window, strides) / counts
+
+
+def _over_windows(x: jax.Array, start: float, combine: Any, window: int, strides: int) -> jax.Array:
     pad = (window - 1) // 2
     padding = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-    total = jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, window, window, 1), (1, strides, strides, 1), padding)
-    rows, columns = (_window_counts(size, window, strides, pad) for size in x.shape[1:3])
-    # counted with NumPy: XLA would fold the same count of a constant image at compile time, for minutes
-    return total / np.asarray(rows.reshape(1, -1, 1, 1) * columns.reshape(1, 1, -1, 1), x.dtype)
+    return jax.lax.reduce_window(x, start, combine, (1, window, window, 1), (1, strides, strides, 1), padding)
 
 
-def _window_counts(size: int, window: int, strides: int, pad: int) -> np.ndarray:
+def _window_counts(size: int, window: int, strides: int) -> np.ndarray:
+    pad = (window - 1) // 2
     starts = np.arange((size + 2 * pad - window) // strides + 1) * strides - pad
     return np.minimum(starts + window, size) - np.maximum(starts, 0)
 
@@ -280,9 +282,7 @@ def max_pool(x: jax.Array, window: int = 3, strides: int = 1) -> jax.Array:
     Returns:
         (batch, height / strides, width / strides, channels).
     """
-    pad = (window - 1) // 2
-    padding = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, window, window, 1), (1, strides, strides, 1), padding)
+    return _over_windows(x, -jnp.inf, jax.lax.max, window, strides)
 
 
 class FactorizedReduction(nn.Module):

@@ -20,12 +20,7 @@ cross_entropy: Loss = optax.softmax_cross_entropy_with_integer_labels
 
 def squared_norm(tree: Any) -> jax.Array:
     """Returns the sum of the squares of all leaves."""
-    return sum((_square(leaf) for leaf in jax.tree.leaves(tree)), jnp.zeros(()))
-
-
-@jax.jit
-def _square(x: jax.Array) -> jax.Array:
-    return jnp.vdot(x, x)
+    return sum((jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)), jnp.zeros(()))
 
 
 def one_batch(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array, loss: Loss = cross_entropy) -> jax.Array:

@@ -46,14 +46,9 @@ def _norm(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(x**2))
 
 
-@jax.jit
-def _product(x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.vdot(x, y)
-
-
 def _sum_of_products(a: Any, b: Any) -> jax.Array:
     pairs = zip(weights_of(a), weights_of(b), strict=True)
-    return sum((_product(x, y) for x, y in pairs), jnp.zeros(()))
+    return sum((jnp.vdot(x, y) for x, y in pairs), jnp.zeros(()))
 
 
 def snip(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -44,10 +45,6 @@ class Counter:
             **size: attributes of the network.
         """
         self._space, self._image_shape, self._size = space, image_shape, size
-        zeros = space.alphas()
-        rows = [row for values in space.encode(space.decode(zeros)).values() for row in np.asarray(values)]
-        self._additive = all(row.sum() == 1 for row in rows)
-        self._table: tuple[Costs, Costs] | None = None
 
     def __call__(self, genotype: Any) -> dict[str, float]:
         """Counts.
@@ -59,29 +56,28 @@ class Counter:
             ``"params"``, the number of parameters, and ``"flops"``, the multiply-adds of convolutions and products for
             one image, as benchmarks count them.
         """
-        if not self._additive:
-            return dict(zip(("params", "flops"), map(float, self._measured(genotype)), strict=True))
-        if self._table is None:
-            self._table = self._tabulated()
         weights = jax.tree.map(np.asarray, self._space.encode(genotype))
-        return {name: costs.of(weights) for name, costs in zip(("params", "flops"), self._table, strict=True)}
+        if not all(row.sum() == 1 for values in weights.values() for row in values):
+            return self._measured(genotype)
+        return {name: costs.of(weights) for name, costs in self._table.items()}
 
-    def _tabulated(self) -> tuple[Costs, Costs]:
+    @functools.cached_property
+    def _table(self) -> dict[str, Costs]:
         """Measures the architectures that differ from the first in one edge."""
         zeros = jax.tree.map(lambda a: np.zeros(a.shape), self._space.alphas())
         base = self._measured(self._space.decode(zeros))
-        extra = tuple(jax.tree.map(np.copy, zeros) for _ in base)
+        extra = {name: jax.tree.map(np.copy, zeros) for name in base}
         for kind, values in zeros.items():
             for row, operation in np.ndindex(*values.shape):
                 if operation:
                     logits = jax.tree.map(np.copy, zeros)
                     logits[kind][row, operation] = 1
                     found = self._measured(self._space.decode(logits))
-                    for tree, value, first in zip(extra, found, base, strict=True):
-                        tree[kind][row, operation] = value - first
-        return Costs(float(base[0]), extra[0]), Costs(float(base[1]), extra[1])
+                    for name, tree in extra.items():
+                        tree[kind][row, operation] = found[name] - base[name]
+        return {name: Costs(base[name], extra[name]) for name in base}
 
-    def _measured(self, genotype: Any) -> tuple[int, int]:
+    def _measured(self, genotype: Any) -> dict[str, float]:
         network = self._space.network(genotype, **self._size)
         if hasattr(network, "fused"):
             network = network.clone(fused=False)
@@ -89,7 +85,8 @@ class Counter:
         x = jax.ShapeDtypeStruct((2, *self._image_shape), jnp.float32)
         variables = jax.eval_shape(network.init, jax.random.key(0), x)
         closed = jax.make_jaxpr(network.apply)(variables, x)
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])), _products(closed.jaxpr) // 2
+        params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
+        return {"params": float(params), "flops": float(_products(closed.jaxpr) // 2)}
 
 
 def _products(jaxpr: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -93,8 +93,13 @@ def check(space: SearchSpace, source: Source, config: NASIConfig) -> None:
     Raises:
         ValueError: the batch is larger than the data, or the images do not fit the network.
     """
+    _checked(space, source, config)
+
+
+def _checked(space: SearchSpace, source: Source, config: NASIConfig) -> Any:
+    """Checks that a search can start, and returns the shapes of its parameters."""
     source.check_batch(config.batch)
-    jax.eval_shape(lambda key: nasi.init_params(space, config, source, key), jax.random.key(0))
+    return jax.eval_shape(lambda key: nasi.init_params(space, config, source, key), jax.random.key(0))
 
 
 def init_states(count: int, space: SearchSpace, config: NASIConfig) -> NASIState:
@@ -133,16 +138,20 @@ def iterate(
         The states after some more steps, and the figures of those steps as NumPy arrays (searches, steps done).
 
     Raises:
-        ValueError: the batch is larger than the data, or the images do not fit the network.
+        ValueError: the batch is larger than the data, the images do not fit the network, or the compilation is unknown
+            or does not go with a scan.
         NonFiniteTraceError: a trace is NaN or infinite; what was handed out before stands.
     """
-    check(space, source, config)
+    shapes = _checked(space, source, config)
     if states is None:
         states = init_states(len(keys), space, config)
     on_cpu = jax.default_backend() == "cpu"
     scan = not on_cpu if scan is None else scan
+    if compilation not in (None, *get_args(Compilation)):
+        raise ValueError(f"compilation: expected one of {get_args(Compilation)}, got {compilation!r}")
+    if compilation == "blocks" and scan:
+        raise ValueError("compilation: expected 'space' for a scan, got 'blocks'")
     if compilation is None:
-        shapes = jax.eval_shape(lambda key: nasi.init_params(space, config, source, key), keys[0])
         large = len(jax.tree.leaves(shapes)) > _LARGEST_PROGRAM
         compilation = "blocks" if on_cpu and not scan and large else "space"
 
@@ -155,7 +164,11 @@ def iterate(
         params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
     done = int(states.step[0])
     chunk = next(n for n in range(_LONGEST_CHUNK, 0, -1) if config.steps % n == 0) if scan else 1
-    advance = functools.partial(_advance_scan, length=chunk) if scan else _ADVANCE[compilation]
+    if scan:
+        advance = functools.partial(_advance_scan, length=chunk)
+    else:
+        one = functools.partial(_step, blocks=True) if compilation == "blocks" else _compiled_step
+        advance = functools.partial(_advance_host, one)
     while done < config.steps:
         states, infos = advance(space, config, source, states, params, keys)
         infos = jax.tree.map(np.asarray, infos)
@@ -174,14 +187,7 @@ def _advance_host(
     keys: jax.Array,
 ) -> tuple[NASIState, NASIInfo]:
     results = [
-        step(
-            space,
-            config,
-            source,
-            jax.tree.map(lambda leaf, i=i: leaf[i], states),
-            params[i],
-            keys[i],
-        )
+        step(space, config, source, jax.tree.map(lambda leaf, i=i: leaf[i], states), params[i], keys[i])
         for i in range(len(keys))
     ]
     states, infos = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
@@ -200,10 +206,7 @@ def _step(
     return nasi.step(space, config, source, state, params, jax.random.fold_in(key, state.step), blocks)
 
 
-_ADVANCE = {
-    "blocks": functools.partial(_advance_host, functools.partial(_step, blocks=True)),
-    "space": functools.partial(_advance_host, jax.jit(_step, static_argnums=(0, 1))),
-}
+_compiled_step = jax.jit(_step, static_argnums=(0, 1))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("length",))

@@ -120,7 +120,10 @@ PRESETS = {
     "nasi-fix": _NASI_FIX,
     "nasi-ada": dataclasses.replace(_NASI_FIX, nu=500.0, adaptive=True),
 }
-"""Named settings: the default, and the paper's NASI-FIX and NASI-ADA; their network is that of NAS-Bench-201."""
+"""Named settings: the default, and the paper's NASI-FIX and NASI-ADA; `preset` fits them to a space."""
+
+_PAPER: dict[str, dict[str, Any]] = {"darts": {"cells": 8}, "darts-none": {"cells": 8}}
+"""Where the paper's settings for a space differ from those of `PRESETS`."""
 
 
 def preset(name: str, space: SearchSpace) -> NASIConfig:
@@ -139,10 +142,7 @@ def preset(name: str, space: SearchSpace) -> NASIConfig:
     """
     if name not in PRESETS:
         raise ValueError(f"preset: expected one of {tuple(PRESETS)}, got {name!r}")
-    config = PRESETS[name]
-    if name != "default" and space.name.startswith("darts"):
-        return dataclasses.replace(config, cells=8)
-    return config
+    return dataclasses.replace(PRESETS[name], **({} if name == "default" else _PAPER.get(space.name, {})))
 
 
 class NASIState(struct.PyTreeNode):

@@ -127,9 +127,11 @@ class Scorer:
         self._options = options
         self._one_shot = space.one_shot(discrete=True, **options)
         self._counter = Counter(space, source.image_shape, **options)
-        self._draw = jax.jit(self._drawn)
-        computed = {double: self._computed(double) for double in (False, True)}
-        self._compute = computed if compilation == "blocks" else jax.tree.map(jax.jit, computed)
+        self._counted = [name for name in names if SCORES[name].compute is None]
+        precisions = {SCORES[name].double for name in names if name not in self._counted}
+        compiled = jax.jit if compilation == "space" else lambda function: function
+        self._draw = compiled(self._drawn)
+        self._compute = {double: compiled(self._computed(double)) for double in sorted(precisions)}
 
     def draw(self, seed: int) -> Draw:
         """Draws parameters, batch and key of a seed."""
@@ -145,19 +147,23 @@ class Scorer:
         Returns:
             For each, the value of every score by its name; NaN and infinities as they come.
         """
-        padded = [*genotypes, *[genotypes[-1]] * (self.together - len(genotypes))]
-        encoded = [self._space.encode(genotype) for genotype in padded]
-        weights = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *encoded)
         values: dict[str, Any] = {}
-        counted = [name for name in self.names if SCORES[name].compute is None]
-        if counted:
+        if self._counted:
             counts = [self._counter(genotype) for genotype in genotypes]
-            values = {name: [count[name] for count in counts] for name in counted}
-        for double in sorted({SCORES[name].double for name in self.names if name not in counted}):
+            values = {name: [count[name] for count in counts] for name in self._counted}
+        if self._compute:
+            architectures = genotypes[0] if self.compilation == "blocks" else self._stacked(genotypes)
+        for double, compute in self._compute.items():
             with jax.enable_x64(True) if double else contextlib.nullcontext():
                 widen = _widened if double else lambda leaf: leaf
-                values |= jax.device_get(self._compute[double](*jax.tree.map(widen, (weights, draw))))
+                values |= jax.device_get(compute(*jax.tree.map(widen, (architectures, draw))))
         return [{name: float(values[name][i]) for name in self.names} for i in range(len(genotypes))]
+
+    def _stacked(self, genotypes: Sequence[Any]) -> Weights:
+        """Returns the weights of `together` architectures, the last one's repeated."""
+        padded = [*genotypes, *[genotypes[-1]] * (self.together - len(genotypes))]
+        encoded = [self._space.encode(genotype) for genotype in padded]
+        return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *encoded)
 
     def _drawn(self, key: jax.Array) -> Draw:
         params_key, batch_key, probe_key = jax.random.split(key, 3)
@@ -167,20 +173,25 @@ class Scorer:
         params = self._one_shot.init(params_key, x[:2], self._space.alphas())["params"]
         return Draw(params, x, y, probe_key)
 
-    def _computed(self, double: bool) -> Callable[[Weights, Draw], dict[str, jax.Array]]:
+    def _computed(self, double: bool) -> Callable[[Any, Draw], dict[str, jax.Array]]:
+        """Returns a function of one genotype, or of the weights of several where the compilation is "space"."""
         scores = {name: SCORES[name].compute for name in self.names if SCORES[name].double == double}
 
-        def one(weights: Weights, draw: Draw) -> dict[str, jax.Array]:
-            candidate = self._candidate(weights, draw)
+        def one(architecture: Any, draw: Draw) -> dict[str, jax.Array]:
+            candidate = self._candidate(architecture, draw)
             return {name: compute(candidate) for name, compute in scores.items() if compute is not None}
+
+        def alone(architecture: Any, draw: Draw) -> dict[str, jax.Array]:
+            return jax.tree.map(lambda leaf: leaf[None], one(architecture, draw))
 
         def several(weights: Weights, draw: Draw) -> dict[str, jax.Array]:
             if len(jax.tree.leaves(weights)[0]) > 1:
                 return jax.vmap(one, in_axes=(0, None))(weights, draw)
             # a batch of one would be a convolution of one group, which is slower
-            single = one(jax.tree.map(lambda leaf: leaf[0], weights), draw)
-            return jax.tree.map(lambda leaf: leaf[None], single)
+            return alone(jax.tree.map(lambda leaf: leaf[0], weights), draw)
 
+        if self.compilation == "blocks":
+            return alone
         if self._mesh is None:
             return several
         # without the types of its axes, by which jax.make_mesh would ask for inputs that are spread already
@@ -188,11 +199,11 @@ class Scorer:
         spread = PartitionSpec(mesh.axis_names)
         return jax.shard_map(several, mesh=mesh, in_specs=(spread, PartitionSpec()), out_specs=spread, check_vma=False)
 
-    def _candidate(self, weights: Weights, draw: Draw) -> Candidate:
+    def _candidate(self, architecture: Any, draw: Draw) -> Candidate:
         if self.compilation == "blocks":
-            build, inputs = functools.partial(self._space.network, self._space.decode(weights), blocks=True), ()
+            build, inputs = functools.partial(self._space.network, architecture, blocks=True), ()
         else:
-            build, inputs = functools.partial(self._space.one_shot, discrete=True), (weights,)
+            build, inputs = functools.partial(self._space.one_shot, discrete=True), (architecture,)
 
         def apply(variables: Any, x: jax.Array, **options: Any) -> Any:
             return build(**self._options).apply(variables, x, *inputs, **options)

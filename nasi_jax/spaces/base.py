@@ -180,3 +180,19 @@ def from_json(space: SearchSpace, record: Any) -> Any:
 def uniform_other(key: jax.Array, choice: jax.Array, count: int) -> jax.Array:
     """Draws uniformly from the `count` - 1 values that differ from `choice`."""
     return (choice + jax.random.randint(key, jnp.shape(choice), 1, count)) % count
+
+
+def check_images(x: jax.Array, divisor: int) -> None:
+    """Checks the input of a network.
+
+    Args:
+        x: should be images, (batch, height, width, colours).
+        divisor: what both sides must be divisible by, because the network halves them.
+
+    Raises:
+        ValueError: `x` is not of that shape.
+    """
+    if x.ndim != 4 or x.shape[1] % divisor or x.shape[2] % divisor or 0 in x.shape:
+        raise ValueError(
+            f"x: expected images (batch, height, width, colours) with sides divisible by {divisor}, got shape {x.shape}"
+        )

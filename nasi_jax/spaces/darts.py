@@ -29,7 +29,7 @@ _NODE_NAMES = ("k-2", "k-1", "0", "1", "2", "3")
 _TEXT_KEYS = ("normal", "normal_concat", "reduce", "reduce_concat")
 _Cell = list[list[tuple[str, int]]]
 """For each node (operation, input) of its edges."""
-_CONCAT = tuple(range(2, 2 + NODES))
+_CONCAT = range(2, 2 + NODES)
 
 
 @struct.dataclass(eq=False)
@@ -169,8 +169,7 @@ class DARTS:
     def format(self, genotype: DARTSGenotype) -> str:
         """Writes the authors' text form, the inputs of each node in rising order."""
         normal, reduction = ([edge for node in cell for edge in node] for cell in self._cells(genotype))
-        concat = f"range(2, {2 + NODES})"
-        return f"Genotype(normal={normal}, normal_concat={concat}, reduce={reduction}, reduce_concat={concat})"
+        return _text(str(normal), str(reduction))
 
     def parse(self, text: str) -> DARTSGenotype:
         """Reads the authors' text form, without evaluating it.
@@ -212,7 +211,7 @@ class DARTS:
             ValueError: a size is out of range.
         """
         options: dict[str, Any] = {"affine": False} | size
-        return DARTSNetwork(choices=None, none=self.none, **options)
+        return DARTSNetwork(choices=None, **options)
 
     def network(self, genotype: DARTSGenotype, **size: Any) -> DARTSNetwork:
         """Returns the network of one pair of cells.
@@ -227,15 +226,7 @@ class DARTS:
         Raises:
             ValueError: a size is out of range.
         """
-        choices = tuple(
-            tuple(
-                (EDGES.index((source, node)), operation)
-                for node, edges in enumerate(cell)
-                for operation, source in edges
-            )
-            for cell in self._cells(genotype)
-        )
-        return DARTSNetwork(choices=choices, **size)
+        return DARTSNetwork(choices=tuple(_choices(cell) for cell in self._cells(genotype)), **size)
 
     def _cells(self, genotype: DARTSGenotype) -> list[_Cell]:
         """Returns (operation, input) of the two edges of each node of both cells."""
@@ -247,6 +238,10 @@ class DARTS:
             ]
             for k in range(2)
         ]
+
+
+def _text(normal: str, reduction: str) -> str:
+    return f"Genotype(normal={normal}, normal_concat={_CONCAT}, reduce={reduction}, reduce_concat={_CONCAT})"
 
 
 def _choices(cell: _Cell) -> tuple[tuple[int, str], ...]:
@@ -267,17 +262,17 @@ def _moved(genotype: DARTSGenotype, edit: jax.Array) -> DARTSGenotype:
 
 
 def _check_concat(name: str, node: ast.expr) -> None:
-    expected = f"genotype: expected {name} to be range(2, {2 + NODES}), got {ast.unparse(node)}"
+    expected = f"genotype: expected {name} to be {_CONCAT}, got {ast.unparse(node)}"
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
         values = [getattr(argument, "value", None) for argument in node.args]
-        if node.keywords or values != [2, 2 + NODES]:
+        if node.keywords or values != [_CONCAT.start, _CONCAT.stop]:
             raise ValueError(expected)
         return
     try:
         listed = ast.literal_eval(node)
     except ValueError as error:
         raise ValueError(expected) from error
-    if not isinstance(listed, list | tuple) or tuple(listed) != _CONCAT:
+    if not isinstance(listed, list | tuple) or list(listed) != list(_CONCAT):
         raise ValueError(expected)
 
 
@@ -316,10 +311,7 @@ def _parse_cell(name: str, node: ast.expr) -> list[list[tuple[int, int]]]:
 
 
 def _published(normal: str, reduction: str) -> DARTSGenotype:
-    concat = f"range(2, {2 + NODES})"
-    return DARTS().parse(
-        f"Genotype(normal={normal}, normal_concat={concat}, reduce={reduction}, reduce_concat={concat})"
-    )
+    return DARTS().parse(_text(normal, reduction))
 
 
 DARTS_V1 = _published(

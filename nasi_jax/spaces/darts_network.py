@@ -24,7 +24,7 @@ from nasi_jax.nn import (
     normalise,
     relu_conv_norm,
 )
-from nasi_jax.spaces.base import Weights
+from nasi_jax.spaces.base import Weights, check_images
 
 OPERATIONS = (
     "max_pool_3x3",
@@ -241,7 +241,6 @@ class DARTSNetwork(nn.Module):
         stem: see `StemKind`.
         auxiliary: whether a second head reads the output of the second reduction and its logits are returned too.
         discrete: promises one-hot weights; changes nothing here.
-        none: whether weights have a column for "none".
         choices: for both kinds of cell (edge, operation) of the edges that are there, or None for all of them.
     """
 
@@ -256,7 +255,6 @@ class DARTSNetwork(nn.Module):
     stem: StemKind = "cifar"
     auxiliary: bool = False
     discrete: bool = False
-    none: bool = False
     choices: Choices | None = None
 
     def __post_init__(self) -> None:
@@ -288,12 +286,7 @@ class DARTSNetwork(nn.Module):
         Raises:
             ValueError: `x` is not of that shape.
         """
-        divisor = 4 if self.stem == "cifar" else 32
-        if x.ndim != 4 or x.shape[1] % divisor or x.shape[2] % divisor or 0 in x.shape:
-            raise ValueError(
-                f"x: expected images (batch, height, width, colours) with sides divisible by {divisor}, "
-                f"got shape {x.shape}"
-            )
+        check_images(x, 4 if self.stem == "cifar" else 32)
         style = Style(self.affine, self.parameterisation, self.normalisation, self.fused, self.blocks)
         if self.stem == "cifar":
             stem = Conv(_STEM_MULTIPLIER * self.channels, 3, style=style, name="stem_conv")(x)

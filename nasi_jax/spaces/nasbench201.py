@@ -29,7 +29,7 @@ from nasi_jax.nn import (
     observe,
     relu_conv_norm,
 )
-from nasi_jax.spaces.base import Alphas, Edge, Genotype, Weights, uniform_other
+from nasi_jax.spaces.base import Alphas, Edge, Genotype, Weights, check_images, uniform_other
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """The benchmark's operations, in its order."""
@@ -342,10 +342,7 @@ class NASBench201Network(nn.Module):
         Raises:
             ValueError: `x` is not of that shape.
         """
-        if x.ndim != 4 or x.shape[1] % 4 or x.shape[2] % 4 or 0 in x.shape:
-            raise ValueError(
-                f"x: expected images (batch, height, width, colours) with sides divisible by 4, got shape {x.shape}"
-            )
+        check_images(x, 4)
         style = Style(self.affine, self.parameterisation, self.normalisation, blocks=self.blocks)
         x = Stem(self.channels, style, name="stem")(x)
         for stage in range(STAGES):

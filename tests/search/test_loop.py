@@ -132,3 +132,15 @@ def test_float64_is_used_when_enabled(x64):
     found = search.search(jax.random.key(0), SPACE, SOURCE, CONFIG)
     assert found.alphas["cell"].dtype == jnp.float64
     assert found.history.trace.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compilation": "whole"}, "got 'whole'"),
+        ({"compilation": "blocks", "scan": True}, "expected 'space' for a scan"),
+    ],
+)
+def test_a_compilation_that_does_not_fit_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        collect(keys(1), SPACE, SOURCE, CONFIG, **options)

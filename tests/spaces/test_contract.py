@@ -15,6 +15,8 @@ from nasi_jax import spaces
 
 SEEDS = st.integers(0, 2**31 - 1)
 SIZES = {"nasbench201": {"channels": 4, "cells": 1, "classes": 3}}
+NEIGHBOURS = {"nasbench201": 6 * 4, "darts": 16 * 6 + 24, "darts-none": 16 * 6 + 24}
+"""Choices that differ in one operation, and in DARTS in one input of a node."""
 SMALLEST = {"channels": 2, "cells": 3, "classes": 3}
 
 
@@ -73,6 +75,8 @@ def test_one_hot_round_trip(space, seed):
     for values in weights.values():
         assert set(np.unique(values)) <= {0.0, 1.0}
         assert (values.sum(axis=-1) <= 1).all()
+    edges = {name: len(found) for name, found in space.graph(genotype).items()}
+    assert {name: int(values.sum()) for name, values in weights.items()} == edges
     assert space.decode(weights) == genotype
 
 
@@ -115,6 +119,7 @@ def test_sampling_is_uniform_over_operations(space):
     counts = drawn.sum(axis=0)
     there = counts.sum(axis=1, keepdims=True)
     used = (counts > 0).any(axis=0)
+    assert used.sum() == len(space.operations) - (space.name == "darts-none")
     expected = 1 / used.sum()
     deviation = np.sqrt(there * expected * (1 - expected))
     assert (np.abs(counts[:, used] - there * expected) < 5 * deviation).all()
@@ -126,6 +131,7 @@ def test_mutation_is_uniform_over_all_neighbours(space):
     mutants = jax.jit(jax.vmap(space.mutate, in_axes=(0, None)))(keys, genotype)
     flat = np.concatenate([np.reshape(leaf, (len(keys), -1)) for leaf in jax.tree.leaves(mutants)], axis=1)
     reached = np.unique(flat, axis=0, return_counts=True)[1]
+    assert len(reached) == NEIGHBOURS[space.name]
     expected = len(keys) / len(reached)
     assert np.abs(reached - expected).max() < 5 * np.sqrt(expected)
 

@@ -114,8 +114,8 @@ def test_one_class_has_one_logit():
 class Plain:
     """The relaxed network written operation by operation with `jax.lax`, nothing shared and nothing fused."""
 
-    def __init__(self, params, channels, cells):
-        self.params, self.channels, self.cells = params, channels, cells
+    def __init__(self, params, cells):
+        self.params, self.cells = params, cells
 
     def conv(self, x, kernel, strides=1, dilation=1):
         pad, groups = dilation * (kernel.shape[0] - 1) // 2, x.shape[-1] // kernel.shape[2]
@@ -188,7 +188,7 @@ def test_the_one_shot_network_is_the_plain_one(dtype, tolerance, x64):
     params = module.init(jax.random.key(2), x, weights)["params"]
     found = module.apply({"params": params}, x, weights)
     with jax.numpy_rank_promotion("allow"):
-        expected = Plain(params, 2, 3)(x, weights)
+        expected = Plain(params, 3)(x, weights)
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
     by_block = SPACE.one_shot(channels=2, cells=3, blocks=True).apply({"params": params}, x, weights)
     np.testing.assert_allclose(by_block, expected, rtol=tolerance, atol=tolerance)
