@@ -21,7 +21,7 @@ def test_the_python_examples_run(monkeypatch):
     monkeypatch.setattr(search.loop, "NASIConfig", functools.partial(small, steps=2, rounds=1))
     monkeypatch.setattr(search, "NASIConfig", small)
     found, namespace = blocks("python"), {}
-    assert len(found) == 4
+    assert len(found) == 5
     for block in found:
         exec(block, namespace)
     assert (

@@ -13,7 +13,7 @@ from nasi_jax.nn.blocks import (
     normalise,
     relu_conv_norm,
 )
-from nasi_jax.nn.linear import Conv, Dense, conv, weight
+from nasi_jax.nn.linear import RELU_GAIN, Conv, Dense, conv, weight
 from nasi_jax.nn.style import (
     CHANNEL_SCALES,
     NORMALISATIONS,
@@ -33,6 +33,7 @@ __all__ = [
     "NORMALISATIONS",
     "PARAMETERISATIONS",
     "PREACTIVATIONS",
+    "RELU_GAIN",
     "USED_PARAMETERS",
     "BatchNorm",
     "Conv",

@@ -21,9 +21,7 @@ BATCH_NORM_EPSILON = 1e-5
 _keeping_products = functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_saveable, prevent_cse=False)
 
 
-def as_block(
-    parent: nn.Module, kind: type[nn.Module], name: str, attributes: dict[str, Any], *inputs: jax.Array
-) -> Any:
+def as_block(parent: nn.Module, kind: type[nn.Module], name: str, attributes: dict[str, Any], *inputs: Any) -> Any:
     """Calls a submodule, as one program where the style says "blocks".
 
     Submodules of equal attributes share the program. Outside of `jit` one dispatch for a submodule takes the place of
@@ -42,7 +40,7 @@ def as_block(
     observed = (PREACTIVATIONS, CHANNEL_SCALES, USED_PARAMETERS, "params")
     plain = not any(parent.is_mutable_collection(collection) for collection in observed)
     if attributes["style"].blocks and plain and not parent.has_variable(CHANNEL_SCALES, name):
-        return _applied(kind(**attributes, parent=None), parent.get_variable("params", name), *inputs)
+        return _applied(kind(**attributes, parent=None), parent.get_variable("params", name, {}), *inputs)
     return kind(**attributes, name=name)(*inputs)
 
 

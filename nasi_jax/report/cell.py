@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import textwrap
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -13,6 +14,7 @@ from matplotlib.patches import FancyArrowPatch
 from nasi_jax.spaces import Edge
 
 _INCHES = 2.3
+_LETTERS_PER_INCH = 13
 _FADED = "0.75"
 _NODE_COLOUR = "0.25"
 
@@ -21,7 +23,7 @@ def cell_figure(graph: dict[str, list[Edge]], operations: tuple[str, ...], title
     """Draws each kind of cell as a graph, one beside the other.
 
     Nodes stand in a row; an edge that passes over others is an arc, coloured and labelled by its operation. An
-    edge without an operation ("none") is a dotted grey line.
+    edge without one is a dark line, and one whose operation is "none" a dotted grey one.
 
     Args:
         graph: edges of each kind of cell, as `SearchSpace.graph` gives them.
@@ -41,7 +43,7 @@ def cell_figure(graph: dict[str, list[Edge]], operations: tuple[str, ...], title
         if len(graph) > 1:
             axes.set_title(name)
     figure.set_size_inches(width, height + 0.3)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(textwrap.fill(title, max(40, int(_LETTERS_PER_INCH * width))), fontsize=10)
     return figure
 
 
@@ -86,7 +88,7 @@ def _draw(axes: Axes, edges: list[Edge], operations: tuple[str, ...]) -> None:
         span = end - start
         # arcs alternate above and below the row, so that edges of one length do not cover each other
         height = 0.0 if span == 1 else 0.45 * (span - 1) * (1 if i % 2 else -1)
-        colour, style = (_FADED, ":") if edge.operation == "none" else (colours[edge.operation], "-")
+        colour, style = (_FADED, ":") if edge.operation == "none" else (colours.get(edge.operation, _NODE_COLOUR), "-")
         axes.add_patch(
             FancyArrowPatch(
                 (start, 0),
@@ -101,20 +103,22 @@ def _draw(axes: Axes, edges: list[Edge], operations: tuple[str, ...]) -> None:
                 color=colour,
             )
         )
-        axes.text(
-            (start + end) / 2,
-            height,
-            edge.operation,
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="0.5" if edge.operation == "none" else "black",
-            bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour, "linestyle": style},
-        )
+        if edge.operation:
+            axes.text(
+                (start + end) / 2,
+                height,
+                edge.operation,
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="0.5" if edge.operation == "none" else "black",
+                bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour, "linestyle": style},
+            )
         highest, lowest = max(highest, height), min(lowest, height)
     for node, x in place.items():
         axes.scatter([x], [0], s=900, color=_NODE_COLOUR, zorder=3)
-        axes.text(x, 0, node, ha="center", va="center", color="white", fontsize=10, zorder=4)
+        size = 10 if len(node) < 4 else 8
+        axes.text(x, 0, node, ha="center", va="center", color="white", fontsize=size, zorder=4)
     axes.set_aspect("equal")  # arc heights are relative to arc lengths as drawn
     axes.set_xlim(-0.4, len(nodes) - 0.6)
     axes.set_ylim(lowest - 0.35, highest + 0.35)

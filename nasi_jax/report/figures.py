@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from nasi_jax.spaces import SearchSpace
+
+_PANELS = 2  # side by side
 
 
 def alphas_figure(space: SearchSpace, alphas: dict[str, np.ndarray]) -> Figure:
@@ -16,32 +19,42 @@ def alphas_figure(space: SearchSpace, alphas: dict[str, np.ndarray]) -> Figure:
 
     Args:
         space: the search space, for the names.
-        alphas: logits, for each kind of cell (edges, operations).
+        alphas: logits, for each kind of choice (edges, operations).
 
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(6.5 * len(alphas), 1.6 + 0.42 * max(map(len, alphas.values()))), layout="constrained")
+    names = list(alphas)
+    tallest = [max(len(alphas[name]) for name in names[i : i + _PANELS]) for i in range(0, len(names), _PANELS)]
+    heights = [1.6 + 0.42 * rows for rows in tallest]
+    figure = Figure(figsize=(6.5 * min(_PANELS, len(names)), sum(heights)), layout="constrained")
+    grid = figure.add_gridspec(len(heights), min(_PANELS, len(names)), height_ratios=heights)
     selected = space.encode(space.decode({name: jnp.asarray(values) for name, values in alphas.items()}))
     bound = max(float(np.abs(values).max()) for values in alphas.values()) or 1.0
-    for column, (name, values) in enumerate(alphas.items()):
-        axes = figure.add_subplot(1, len(alphas), column + 1)
+    for panel, (name, values) in enumerate(alphas.items()):
+        axes = figure.add_subplot(grid[divmod(panel, _PANELS)])
         image = axes.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto")
-        axes.set_xticks(range(len(space.operations)), space.operations, rotation=20, ha="right", fontsize=8)
+        columns = space.choices[name]
+        axes.set_xticks(range(len(columns)), columns, rotation=20, ha="right", fontsize=8)
         axes.set_yticks(range(len(values)), space.edges[name])
         chosen = np.asarray(selected[name]) > 0
         for (row, operation), value in np.ndenumerate(values):
             colour = "white" if abs(value) > 0.65 * bound else "black"
             axes.text(
-                operation, row, f"{value:.3f}", ha="center", va="center", fontsize=8, color=colour,
+                operation, row, f"{value:.{2 if len(columns) > 8 else 3}f}", ha="center", va="center", fontsize=8,
+                color=colour,
                 fontweight="bold" if chosen[row, operation] else "normal",
             )  # fmt: skip
         for row, operation in np.argwhere(chosen):
             axes.add_patch(Rectangle((operation - 0.48, row - 0.46), 0.96, 0.92, fill=False, edgecolor="black"))
-        axes.set_ylabel("edge")
+        axes.set_ylabel(_row_label(space, name))
         axes.set_title("alpha*" if len(alphas) == 1 else f"alpha*, {name}")
         figure.colorbar(image, ax=axes, label="logit")
     return figure
+
+
+def _row_label(space: SearchSpace, name: str) -> str:
+    return "edge" if any("→" in edge for edge in space.edges[name]) else "node"
 
 
 def history_figure(history: dict[str, np.ndarray]) -> Figure:
@@ -77,25 +90,34 @@ def histogram_figure(space: SearchSpace, selected: dict[str, np.ndarray]) -> Fig
 
     Args:
         space: the search space, for the names.
-        selected: for each kind of cell (searches, edges), indices of operations, -1 where an edge was left out.
+        selected: for each kind of choice (searches, edges), indices of operations, -1 where an edge was left out.
 
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(6.5 * len(selected), 3.6), layout="constrained")
-    for column, (name, indices) in enumerate(selected.items()):
-        axes = figure.add_subplot(1, len(selected), column + 1)
+    across = min(_PANELS, len(selected))
+    down = -(-len(selected) // _PANELS)
+    figure = Figure(figsize=(6.5 * across, 3.6 * down), layout="constrained")
+    one_legend = len(set(space.choices.values())) == 1
+    for panel, (name, indices) in enumerate(selected.items()):
+        axes = figure.add_subplot(down, across, panel + 1)
         bottom = np.zeros(indices.shape[1])
-        for i, operation in enumerate(space.operations):
+        for i, operation in enumerate(space.choices[name]):
             count = (indices == i).sum(axis=0)
-            axes.bar(space.edges[name], count, bottom=bottom, label=operation, color=f"C{i}", width=0.7)
+            shown = one_legend or count.any()
+            colour = colormaps["tab20"](i) if len(space.choices[name]) > 10 else f"C{i}"
+            label = operation if shown else None
+            axes.bar(space.edges[name], count, bottom=bottom, label=label, color=colour, width=0.7)
             bottom += count
         axes.tick_params(axis="x", rotation=60 if len(space.edges[name]) > 8 else 0)
-        axes.set_xlabel("edge")
+        axes.set_xlabel(_row_label(space, name))
+        if not one_legend:
+            axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         axes.set_ylabel(f"searches, of {len(indices)}")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title("selected operations" if len(selected) == 1 else f"selected operations, {name}")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
+        axes.set_title("selected operations" if len(selected) == 1 else f"selected, {name}")
+    if one_legend:
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
 
 

@@ -32,8 +32,8 @@ class Costs(NamedTuple):
 class Counter:
     """Counts the parameters and multiply-adds of the architectures of a space at one size.
 
-    Where every architecture has all edges, as in NAS-Bench-201, both are sums over edges of separate operations, which
-    are measured once; elsewhere every derived network is traced, which takes up to seconds.
+    Where both are sums over edges of separate operations, as in NAS-Bench-201, the operations are measured once;
+    elsewhere every derived network is traced, which takes up to seconds.
     """
 
     def __init__(self, space: SearchSpace, image_shape: tuple[int, ...], **size: Any):
@@ -56,9 +56,9 @@ class Counter:
             ``"params"``, the number of parameters, and ``"flops"``, the multiply-adds of convolutions and products for
             one image, as benchmarks count them.
         """
-        weights = jax.tree.map(np.asarray, self._space.encode(genotype))
-        if not all(row.sum() == 1 for values in weights.values() for row in values):
+        if not self._space.additive:
             return self._measured(genotype)
+        weights = jax.tree.map(np.asarray, self._space.encode(genotype))
         return {name: costs.of(weights) for name, costs in self._table.items()}
 
     @functools.cached_property

@@ -3,9 +3,17 @@
 from nasi_jax.spaces.base import Alphas, Edge, Genotype, SearchSpace, Weights, from_json, restrict, to_json
 from nasi_jax.spaces.darts import DARTS, DARTS_V1, DARTS_V2, DARTSGenotype
 from nasi_jax.spaces.darts_network import DARTSNetwork
+from nasi_jax.spaces.nasbench1shot1 import NASBench1Shot1, NASBench1Shot1Genotype
+from nasi_jax.spaces.nasbench1shot1_network import NASBench1Shot1Network
 from nasi_jax.spaces.nasbench201 import NASBench201, NASBench201Genotype, NASBench201Network
 
-SPACES: dict[str, SearchSpace] = {space.name: space for space in (NASBench201(), DARTS(), DARTS(none=True))}
+_SPACES: tuple[SearchSpace, ...] = (
+    NASBench201(),
+    *(NASBench1Shot1(number) for number in (1, 2, 3)),
+    DARTS(),
+    DARTS(none=True),
+)
+SPACES = {space.name: space for space in _SPACES}
 """Every search space by name. A space that joins here is held to the contract by the shared tests."""
 
 
@@ -30,6 +38,9 @@ __all__ = [
     "DARTSNetwork",
     "Edge",
     "Genotype",
+    "NASBench1Shot1",
+    "NASBench1Shot1Genotype",
+    "NASBench1Shot1Network",
     "NASBench201",
     "NASBench201Genotype",
     "NASBench201Network",

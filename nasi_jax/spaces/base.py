@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 Alphas = dict[str, jax.Array]
-"""Architecture logits: for each kind of cell an array (edges, operations)."""
+"""Architecture logits: for each kind of cell an array (edges, operations), or for other choices a row each."""
 
 Weights = dict[str, jax.Array]
 """Weights of the operations, in the same tree as `Alphas`. A discrete architecture has a one in the row of each of its
@@ -38,7 +38,7 @@ class Genotype:
 
 
 class Edge(NamedTuple):
-    """An edge of a cell: names of the node it leaves and the node it enters, and its operation."""
+    """An edge of a cell: names of the node it leaves and the node it enters, and its operation or ""."""
 
     source: str
     target: str
@@ -52,17 +52,26 @@ class SearchSpace(Protocol):
 
     Attributes:
         name: the name under which the space is registered.
-        operations: names of the operations, in the order of the last axis of `alphas`.
-        edges: for each kind of cell, a name for each row of `alphas`.
+        operations: names of the operations, for drawings.
+        edges: for each kind of choice, such as the edges of a cell, a name for each row of `alphas`.
+        choices: for each kind a name for each column of `alphas`, which are operations for edges.
+        additive: whether parameters and multiply-adds are sums over the rows, each of its own choice alone.
     """
-
-    edges: ClassVar[dict[str, tuple[str, ...]]]
 
     @property
     def name(self) -> str: ...  # noqa: D102
 
     @property
     def operations(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def edges(self) -> dict[str, tuple[str, ...]]: ...  # noqa: D102
+
+    @property
+    def choices(self) -> dict[str, tuple[str, ...]]: ...  # noqa: D102
+
+    @property
+    def additive(self) -> bool: ...  # noqa: D102
 
     @property
     def size(self) -> int:
@@ -196,3 +205,18 @@ def check_images(x: jax.Array, divisor: int) -> None:
         raise ValueError(
             f"x: expected images (batch, height, width, colours) with sides divisible by {divisor}, got shape {x.shape}"
         )
+
+
+def check_size(network: Any, cells: int = 1) -> None:
+    """Checks the size of a network.
+
+    Args:
+        network: has the attributes `channels`, `cells` and `classes`.
+        cells: the least number of cells.
+
+    Raises:
+        ValueError: one of them is too small.
+    """
+    for name, least in (("channels", 1), ("cells", cells), ("classes", 1)):
+        if getattr(network, name) < least:
+            raise ValueError(f"{name}: expected an integer of at least {least}, got {getattr(network, name)!r}")

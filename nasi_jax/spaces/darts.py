@@ -7,13 +7,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from nasi_jax.spaces import text as text_form
 from nasi_jax.spaces.base import Alphas, Edge, Genotype, Weights, uniform_other
 from nasi_jax.spaces.darts_network import EDGES, KINDS, NODES, OPERATIONS, DARTSNetwork
 
@@ -65,10 +66,6 @@ class DARTS:
 
     none: bool = False
 
-    edges: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(
-        KINDS, tuple(f"{_NODE_NAMES[i]}→{_NODE_NAMES[j + 2]}" for i, j in EDGES)
-    )
-
     @property
     def name(self) -> str:
         """The name under which the space is registered."""
@@ -78,6 +75,21 @@ class DARTS:
     def operations(self) -> tuple[str, ...]:
         """Names of the operations of a relaxed edge."""
         return ("none", *OPERATIONS) if self.none else OPERATIONS
+
+    @property
+    def edges(self) -> dict[str, tuple[str, ...]]:
+        """The 14 edges, for both kinds of cell."""
+        return dict.fromkeys(KINDS, tuple(f"{_NODE_NAMES[i]}→{_NODE_NAMES[j + 2]}" for i, j in EDGES))
+
+    @property
+    def additive(self) -> bool:
+        """False: an architecture has eight of a cell's edges."""
+        return False
+
+    @property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """The operations, for both kinds of cell."""
+        return dict.fromkeys(KINDS, self.operations)
 
     @property
     def size(self) -> int:
@@ -183,15 +195,7 @@ class DARTS:
         Raises:
             ValueError: `text` is malformed, or a cell is not one of this space.
         """
-        try:
-            call = ast.parse(text.strip(), mode="eval").body
-        except (SyntaxError, ValueError) as error:
-            raise ValueError(f"genotype: expected 'Genotype(normal=[...], ...)', got {text!r}") from error
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
-            raise ValueError(f"genotype: expected 'Genotype(normal=[...], ...)', got {text!r}")
-        parts = {keyword.arg: keyword.value for keyword in call.keywords}
-        if call.func.id != "Genotype" or sorted(map(str, parts)) != sorted(_TEXT_KEYS):
-            raise ValueError(f"genotype: expected Genotype with {_TEXT_KEYS}, got {call.func.id} with {[*parts]}")
+        parts = text_form.arguments(text, "Genotype", _TEXT_KEYS)
         for name in ("normal_concat", "reduce_concat"):
             _check_concat(name, parts[name])
         cells = [_parse_cell(name, parts[name]) for name in ("normal", "reduce")]
@@ -262,28 +266,16 @@ def _moved(genotype: DARTSGenotype, edit: jax.Array) -> DARTSGenotype:
 
 
 def _check_concat(name: str, node: ast.expr) -> None:
-    expected = f"genotype: expected {name} to be {_CONCAT}, got {ast.unparse(node)}"
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
-        values = [getattr(argument, "value", None) for argument in node.args]
-        if node.keywords or values != [_CONCAT.start, _CONCAT.stop]:
-            raise ValueError(expected)
+    if ast.unparse(node) == str(_CONCAT):
         return
-    try:
-        listed = ast.literal_eval(node)
-    except ValueError as error:
-        raise ValueError(expected) from error
+    listed = text_form.literal(name, node, f"to be {_CONCAT}")
     if not isinstance(listed, list | tuple) or list(listed) != list(_CONCAT):
-        raise ValueError(expected)
+        raise ValueError(f"genotype: expected {name} to be {_CONCAT}, got {ast.unparse(node)}")
 
 
 def _parse_cell(name: str, node: ast.expr) -> list[list[tuple[int, int]]]:
     """Returns (input, operation) of each edge, a list for each node."""
-    try:
-        edges = ast.literal_eval(node)
-    except ValueError as error:
-        raise ValueError(
-            f"genotype: expected {name} as a list of (operation, input), got {ast.unparse(node)}"
-        ) from error
+    edges = text_form.literal(name, node, "as a list of (operation, input)")
     if not isinstance(edges, list) or len(edges) != 2 * NODES:
         got = f"{len(edges)}" if isinstance(edges, list) else ast.unparse(node)
         raise ValueError(f"genotype: expected {2 * NODES} edges in {name}, two for each node, got {got}")

@@ -24,7 +24,7 @@ from nasi_jax.nn import (
     normalise,
     relu_conv_norm,
 )
-from nasi_jax.spaces.base import Weights, check_images
+from nasi_jax.spaces.base import Weights, check_images, check_size
 
 OPERATIONS = (
     "max_pool_3x3",
@@ -259,9 +259,7 @@ class DARTSNetwork(nn.Module):
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
-        for name, least in (("channels", 1), ("cells", 3), ("classes", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected an integer of at least {least}, got {getattr(self, name)!r}")
+        check_size(self, cells=3)
         if self.stem not in get_args(StemKind):
             raise ValueError(f"stem: expected one of {get_args(StemKind)}, got {self.stem!r}")
         if self.stem == "imagenet" and self.channels % 2:

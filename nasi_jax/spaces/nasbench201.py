@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ from nasi_jax.nn import (
     observe,
     relu_conv_norm,
 )
-from nasi_jax.spaces.base import Alphas, Edge, Genotype, Weights, check_images, uniform_other
+from nasi_jax.spaces.base import Alphas, Edge, Genotype, Weights, check_images, check_size, uniform_other
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """The benchmark's operations, in its order."""
@@ -63,8 +63,6 @@ class NASBench201:
         Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR 2020.
     """
 
-    edges: ClassVar[dict[str, tuple[str, ...]]] = {"cell": tuple(f"{i}→{j}" for i, j in EDGES)}
-
     @property
     def name(self) -> str:
         """The name under which the space is registered."""
@@ -74,6 +72,21 @@ class NASBench201:
     def operations(self) -> tuple[str, ...]:
         """Names of the operations."""
         return OPERATIONS
+
+    @property
+    def edges(self) -> dict[str, tuple[str, ...]]:
+        """The six edges."""
+        return {"cell": tuple(f"{i}→{j}" for i, j in EDGES)}
+
+    @property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """The operations."""
+        return {"cell": OPERATIONS}
+
+    @property
+    def additive(self) -> bool:
+        """True: each edge has an operation of its own."""
+        return True
 
     @property
     def size(self) -> int:
@@ -322,9 +335,7 @@ class NASBench201Network(nn.Module):
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
-        for name in ("channels", "cells", "classes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected a positive integer, got {getattr(self, name)!r}")
+        check_size(self)
         check_style(self)
         super().__post_init__()
 

@@ -235,25 +235,31 @@ def test_a_real_signal_leaves_a_run_that_can_be_continued(tmp_path, number):
 
 
 def test_the_presets_know_the_size_of_a_space():
-    sizes = {
-        space: cli.parse(["search", "--space", space, "--preset=nasi-ada"]).config.cells
-        for space in ("nasbench201", "darts", "darts-none")
+    found = {name: cli.parse(["search", "--space", name, "--preset=nasi-ada"]).config for name in spaces.SPACES}
+    one_shot1 = dict.fromkeys((f"nasbench1shot1-s{i}" for i in (1, 2, 3)), (3, 1.0, 1000.0, 781))
+    assert {name: (config.cells, config.mu, config.nu, config.steps) for name, config in found.items()} == {
+        "nasbench201": (1, 2.0, 500.0, 100),
+        "darts": (8, 2.0, 500.0, 100),
+        "darts-none": (8, 2.0, 500.0, 100),
+        **one_shot1,
     }
-    assert sizes == {"nasbench201": 1, "darts": 8, "darts-none": 8}
     assert cli.parse(["search", "--space=darts"]).config == search.PRESETS["default"]
 
 
-def test_a_search_in_the_darts_space(tmp_path):
-    """The paper's form at the smallest size; what it leaves names two cells, which are drawn and read again."""
-    paper = ["--space", "darts", "--preset", "nasi-fix", "--cells", "3", "--steps", "2", "--batch", "4"]
+@pytest.mark.parametrize(("name", "cells"), [("darts", 3), ("nasbench1shot1-s2", 1)])
+def test_a_search_in_other_spaces(tmp_path, name, cells):
+    """The paper's form at the smallest size; what it leaves names the cells, which are drawn and read again."""
+    paper = ["--space", name, "--preset", "nasi-fix", "--cells", f"{cells}", "--steps", "2", "--batch", "4"]
     size = ["--channels", "2", "--image-size", "8", "--out", str(tmp_path / "run")]
     assert cli.main(["search", *paper, *size]) == 0
     assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
     record = json.loads((tmp_path / "run" / "genotype.json").read_text())
-    space = spaces.get("darts")
+    space = spaces.get(name)
     genotype = spaces.from_json(space, record)
     assert space.parse(record["genotype"]) == genotype
     alphas = np.load(tmp_path / "run" / "alphas.npz")
-    assert {name: alphas[name].shape for name in alphas} == {"normal": (1, 14, 7), "reduction": (1, 14, 7)}
-    assert space.decode({name: alphas[name][0] for name in alphas}) == genotype
+    assert {kind: alphas[kind].shape for kind in alphas} == {
+        kind: (1, *values.shape) for kind, values in space.alphas().items()
+    }
+    assert space.decode({kind: alphas[kind][0] for kind in alphas}) == genotype
     assert all(np.isfinite(row["trace"]) and row["trace"] > 0 for row in rows(tmp_path / "run"))

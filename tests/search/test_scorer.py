@@ -176,6 +176,21 @@ def test_scores_of_the_darts_space():
     assert np.isfinite(found["naswot"])
 
 
+def test_loose_ends_have_no_part_in_a_score():
+    """In NAS-Bench-1Shot1 the one-shot network computes blocks that nothing reads, the derived one does not."""
+    space, names = spaces.NASBench1Shot1(2), ("ntk-one-batch", "naswot", "fisher", "snip", "synflow", "params")
+    genotypes = [space.sample(jax.random.key(seed)) for seed in range(4)]
+    assert any(len(space.nasbench101(genotype)[1]) < 6 for genotype in genotypes)
+    config = search.ScoreConfig(channels=2, cells=1, batch=4)
+    found = {}
+    for compilation in ("space", "blocks"):
+        scorer = search.Scorer(space, SOURCE, names, config, compilation=compilation)
+        found[compilation] = [scorer.score(scorer.draw(0), [genotype])[0] for genotype in genotypes]
+    for whole, by_block in zip(found["space"], found["blocks"], strict=True):
+        for name in names:
+            np.testing.assert_allclose(whole[name], by_block[name], rtol=1e-4, err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("names", "config", "options", "message"),
     [

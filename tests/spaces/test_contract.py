@@ -15,8 +15,19 @@ from nasi_jax import spaces
 
 SEEDS = st.integers(0, 2**31 - 1)
 SIZES = {"nasbench201": {"channels": 4, "cells": 1, "classes": 3}}
-NEIGHBOURS = {"nasbench201": 6 * 4, "darts": 16 * 6 + 24, "darts-none": 16 * 6 + 24}
-"""Choices that differ in one operation, and in DARTS in one input of a node."""
+NEIGHBOURS = {
+    "nasbench201": 6 * 4,
+    "nasbench1shot1-s1": 4 * 2 + 2 + 5 + 9,
+    "nasbench1shot1-s2": 4 * 2 + 1 + 2 + 5 + 9,
+    "nasbench1shot1-s3": 5 * 2 + 1 + 2 + 5 + 9 + 14,
+    "darts": 16 * 6 + 24,
+    "darts-none": 16 * 6 + 24,
+}
+"""Architectures that differ in an operation, in DARTS in an input of a node, or in the set of nodes that one reads."""
+LEFT_OUT = {"darts": {"normal": 6, "reduction": 6}, "darts-none": {"normal": 6, "reduction": 6}}
+"""Edges that a genotype lacks."""
+COUNTED = {"nasbench201", "nasbench1shot1-s1", "nasbench1shot1-s2"}
+"""Spaces small enough to count."""
 SMALLEST = {"channels": 2, "cells": 3, "classes": 3}
 
 
@@ -39,16 +50,14 @@ def many(space, count=4000):
 
 
 def choices(space, genotypes):
-    """One-hot weights of stacked genotypes, all rows of all kinds of cell: (genotypes, rows, operations)."""
-    weights = jax.vmap(space.encode)(genotypes)
-    return np.concatenate([np.asarray(weights[name]) for name in sorted(weights)], axis=1)
+    """One-hot weights of stacked genotypes, for each kind of choice (genotypes, rows, columns)."""
+    return {name: np.asarray(values) for name, values in jax.vmap(space.encode)(genotypes).items()}
 
 
 def test_alphas_are_zero_and_shaped_like_the_names(space):
     alphas = space.alphas()
-    assert {name: (len(edges), len(space.operations)) for name, edges in space.edges.items()} == {
-        name: values.shape for name, values in alphas.items()
-    }
+    named = {name: (len(space.edges[name]), len(space.choices[name])) for name in space.edges}
+    assert named == {name: values.shape for name, values in alphas.items()}
     assert all((values == 0).all() for values in alphas.values())
 
 
@@ -75,8 +84,8 @@ def test_one_hot_round_trip(space, seed):
     for values in weights.values():
         assert set(np.unique(values)) <= {0.0, 1.0}
         assert (values.sum(axis=-1) <= 1).all()
-    edges = {name: len(found) for name, found in space.graph(genotype).items()}
-    assert {name: int(values.sum()) for name, values in weights.items()} == edges
+    there = {name: len(values) - LEFT_OUT.get(space.name, {}).get(name, 0) for name, values in weights.items()}
+    assert {name: int(values.sum()) for name, values in weights.items()} == there
     assert space.decode(weights) == genotype
 
 
@@ -113,16 +122,16 @@ def test_mutation_changes_exactly_one_choice(space, seed):
     assert space.parse(space.format(mutant)) == mutant
 
 
-def test_sampling_is_uniform_over_operations(space):
+def test_sampling_is_uniform_over_choices(space):
     """Of every edge that is there; columns that no genotype has do not count."""
-    drawn = choices(space, many(space))
-    counts = drawn.sum(axis=0)
-    there = counts.sum(axis=1, keepdims=True)
-    used = (counts > 0).any(axis=0)
-    assert used.sum() == len(space.operations) - (space.name == "darts-none")
-    expected = 1 / used.sum()
-    deviation = np.sqrt(there * expected * (1 - expected))
-    assert (np.abs(counts[:, used] - there * expected) < 5 * deviation).all()
+    for name, drawn in choices(space, many(space)).items():
+        counts = drawn.sum(axis=0)
+        there = counts.sum(axis=1, keepdims=True)
+        used = (counts > 0).any(axis=0)
+        assert used.sum() == len(space.choices[name]) - (space.name == "darts-none")
+        expected = 1 / used.sum()
+        deviation = np.sqrt(there * expected * (1 - expected))
+        assert (np.abs(counts[:, used] - there * expected) < 5 * deviation).all()
 
 
 def test_mutation_is_uniform_over_all_neighbours(space):
@@ -137,10 +146,9 @@ def test_mutation_is_uniform_over_all_neighbours(space):
 
 
 def test_the_size_is_the_number_of_genotypes(space):
-    """Of the first operations alone, where the whole is too many to count."""
-    assert space.size == 15625 if space.name == "nasbench201" else space.size > 10**6
-    if space.size <= 10**6:
-        assert sum(1 for _ in space.enumerate()) == space.size
+    assert (space.size < 10**6) == (space.name in COUNTED)
+    if space.name in COUNTED:
+        assert len(set(space.enumerate())) == space.size
 
 
 def test_jit_and_vmap_agree_with_eager(space):
@@ -162,10 +170,10 @@ def test_genotypes_compare_and_hash_by_value(space):
 
 def test_graph_names_every_edge_once(space):
     graph = space.graph(draw(space, 3))
-    assert set(graph) == set(space.edges)
+    assert graph
     for edges in graph.values():
-        assert len({(edge.source, edge.target) for edge in edges}) == len(edges)
-        assert {edge.operation for edge in edges} <= set(space.operations)
+        assert len({(edge.source, edge.target) for edge in edges}) == len(edges) > 0
+        assert {edge.operation for edge in edges} <= {*space.operations, ""}
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "|", "|none~0|", "\n", "Genotype()"])

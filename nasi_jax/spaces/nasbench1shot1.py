@@ -1,0 +1,293 @@
+"""The three spaces of NAS-Bench-1Shot1 (Zela, Siems and Hutter, ICLR 2020), parts of NAS-Bench-101."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from nasi_jax.spaces import text as text_form
+from nasi_jax.spaces.base import Alphas, Edge, Genotype, Weights
+from nasi_jax.spaces.nasbench1shot1_network import OPERATIONS, Choices, NASBench1Shot1Network, parents_of
+
+_NUMBERS = {1: (1, 2, 2, 2, 2), 2: (1, 1, 2, 2, 3), 3: (1, 1, 1, 2, 2, 2)}
+"""How many nodes each choice block and the output read."""
+_INPUT, _OUTPUT = "input", "output"
+
+
+@struct.dataclass(eq=False)
+class NASBench1Shot1Genotype(Genotype):
+    """A cell of one of the three spaces, n choice blocks and the output.
+
+    Attributes:
+        operations: (n,) int32, for each block an index into `OPERATIONS`.
+        parents: (n + 1,) int32, for each block and the output an index into the sets of nodes that it can read, in
+            lexicographic order.
+    """
+
+    operations: jax.Array
+    parents: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class NASBench1Shot1:
+    """One of the spaces; see `nasi_jax.spaces.SearchSpace` for the contract.
+
+    A choice block applies one operation to the sum of the earlier nodes that it reads. How many these are is fixed: 1,
+    2, 2, 2 for the blocks and 2 for the output in the first space, 1, 1, 2, 2 and 3 in the second, 1, 1, 1, 2, 2 and 2
+    in the third. The relaxed form has a row of weights for the operation of each block, and one for each node over
+    the sets of nodes that it can read; the authors' has one over single nodes instead, which does not say how many.
+
+    The text form is that of NAS-Bench-101's code: ``ModelSpec(matrix=[[0, 1, ...], ...], ops=['input', ...,
+    'output'])``, with an upper triangular matrix whose entry (i, j) says whether node j reads node i.
+
+    Attributes:
+        number: 1, 2 or 3.
+
+    References:
+        Zela, Siems and Hutter, "NAS-Bench-1Shot1: Benchmarking and Dissecting One-shot Neural Architecture Search",
+        ICLR 2020; Ying et al., "NAS-Bench-101: Towards Reproducible Neural Architecture Search", ICML 2019.
+    """
+
+    number: int = 1
+
+    def __post_init__(self) -> None:
+        """Checks the number."""
+        if self.number not in _NUMBERS:
+            raise ValueError(f"number: expected one of {tuple(_NUMBERS)}, got {self.number!r}")
+
+    @property
+    def name(self) -> str:
+        """The name under which the space is registered."""
+        return f"nasbench1shot1-s{self.number}"
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """Names of the operations of a block."""
+        return OPERATIONS
+
+    @property
+    def additive(self) -> bool:
+        """False: a block that nothing reads costs nothing."""
+        return False
+
+    @property
+    def edges(self) -> dict[str, tuple[str, ...]]:
+        """Names of the rows of `alphas`."""
+        blocks = tuple(str(block) for block in range(1, self._output))
+        return {"operations": blocks} | {
+            kind: (kind.removeprefix("parents of "),) for kind in self.choices if kind != "operations"
+        }
+
+    @property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """Names of the columns of `alphas`."""
+        names: dict[str, tuple[str, ...]] = {"operations": OPERATIONS}
+        for node, sets in enumerate(self._sets, start=1):
+            if len(sets) > 1:
+                names[parents_of(node, self._output)] = tuple("+".join(map(_name, chosen)) for chosen in sets)
+        return names
+
+    @property
+    def size(self) -> int:
+        """14,580, 29,160 or 1,312,200, with blocks that nothing reads and cells that differ in their order."""
+        return len(OPERATIONS) ** (self._output - 1) * math.prod(map(len, self._sets))
+
+    @property
+    def _output(self) -> int:
+        return len(_NUMBERS[self.number])
+
+    @property
+    def _sets(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """For each block and the output the sets of nodes that it can read."""
+        return tuple(
+            tuple(itertools.combinations(range(node), count))
+            for node, count in enumerate(_NUMBERS[self.number], start=1)
+        )
+
+    @property
+    def _counts(self) -> np.ndarray:
+        """How many choices there are for the operation of each block and the parents of each node."""
+        return np.array([len(OPERATIONS)] * (self._output - 1) + [len(sets) for sets in self._sets], np.int32)
+
+    def alphas(self) -> Alphas:
+        """Returns zeros (n, 3) for "operations", and (1, sets) for the parents of each node that has a choice."""
+        return {kind: jnp.zeros((len(self.edges[kind]), len(names))) for kind, names in self.choices.items()}
+
+    def sample(self, key: jax.Array) -> NASBench1Shot1Genotype:
+        """Draws every choice uniformly."""
+        return self._genotype(jax.random.randint(key, self._counts.shape, 0, self._counts))
+
+    def enumerate(self) -> Iterator[NASBench1Shot1Genotype]:
+        """Yields all cells, the set of nodes that the output reads changing fastest."""
+        for choices in itertools.product(*map(range, self._counts)):
+            yield self._genotype(np.array(choices, np.int32))  # type: ignore[arg-type]
+
+    def canonical(self, genotype: NASBench1Shot1Genotype) -> str:
+        """Writes the first, by the alphabet, of the NAS-Bench-101 cells that differ in the order of blocks alone."""
+        matrix, operations = self.nasbench101(genotype)
+        orders = [[0, *order, len(matrix) - 1] for order in itertools.permutations(range(1, len(matrix) - 1))]
+        same = [(matrix[np.ix_(order, order)], [operations[i] for i in order]) for order in orders]
+        return min(_format(*cell) for cell in same if not np.tril(cell[0]).any())
+
+    def mutate(self, key: jax.Array, genotype: NASBench1Shot1Genotype) -> NASBench1Shot1Genotype:
+        """Gives one block another operation, or one node another set to read; all such changes are equally likely."""
+        choices = jnp.concatenate([genotype.operations, genotype.parents])
+        ends = np.cumsum(self._counts - 1)
+        edit = jax.random.randint(key, (), 0, ends[-1])
+        row = jnp.searchsorted(jnp.asarray(ends), edit, side="right")
+        count = jnp.asarray(self._counts)[row]
+        other = (choices[row] + jnp.asarray(ends)[row] - edit) % count
+        return self._genotype(choices.at[row].set(other))
+
+    def encode(self, genotype: NASBench1Shot1Genotype) -> Weights:
+        """Returns a one in each row."""
+        weights = {"operations": jax.nn.one_hot(genotype.operations, len(OPERATIONS))}
+        for node, sets in enumerate(self._sets, start=1):
+            if len(sets) > 1:
+                row = jax.nn.one_hot(genotype.parents[node - 1], len(sets))
+                weights[parents_of(node, self._output)] = row[None]
+        return weights
+
+    def decode(self, alphas: Alphas) -> NASBench1Shot1Genotype:
+        """Takes the largest logit of each row."""
+        parents = [
+            jnp.argmax(alphas[kind][0]) if (kind := parents_of(node, self._output)) in alphas else jnp.zeros((), int)
+            for node in range(1, self._output + 1)
+        ]
+        operations = jnp.argmax(alphas["operations"], axis=-1)
+        return NASBench1Shot1Genotype(operations.astype(jnp.int32), jnp.stack(parents).astype(jnp.int32))
+
+    def graph(self, genotype: NASBench1Shot1Genotype) -> dict[str, list[Edge]]:
+        """Returns the edges of the cell, those into a block with its operation; blocks that nothing reads stay."""
+        cell = self._choices(genotype)
+        labels = (*cell.operations, "")
+        return {
+            "cell": [
+                Edge(_name(parent), _name(node) if node < self._output else _OUTPUT, labels[node - 1])
+                for node, parents in enumerate(cell.parents, start=1)
+                for parent in parents
+            ]
+        }
+
+    def nasbench101(self, genotype: NASBench1Shot1Genotype) -> tuple[np.ndarray, list[str]]:
+        """Translates a cell to NAS-Bench-101's form, without the blocks on which the output does not depend.
+
+        Args:
+            genotype: a concrete cell.
+
+        Returns:
+            The (nodes, nodes) upper triangular matrix of zeros and ones, and the operation of each node, from "input"
+            to "output".
+        """
+        cell = self._choices(genotype)
+        used = sorted(cell.used | {0})
+        return self._matrix(cell)[np.ix_(used, used)], [(_INPUT, *cell.operations, _OUTPUT)[node] for node in used]
+
+    def format(self, genotype: NASBench1Shot1Genotype) -> str:
+        """Writes NAS-Bench-101's form, with blocks that nothing reads."""
+        cell = self._choices(genotype)
+        return _format(self._matrix(cell), [_INPUT, *cell.operations, _OUTPUT])
+
+    def parse(self, text: str) -> NASBench1Shot1Genotype:
+        """Reads NAS-Bench-101's form, without evaluating it.
+
+        Args:
+            text: see the class.
+
+        Returns:
+            The cell.
+
+        Raises:
+            ValueError: `text` is malformed, or the cell is not one of this space.
+        """
+        found = text_form.arguments(text, "ModelSpec", ("matrix", "ops"))
+        operations = text_form.literal("ops", found["ops"], "as a list of names")
+        blocks = self._output - 1
+        if not isinstance(operations, list) or len(operations) != blocks + 2:
+            raise ValueError(f"genotype: expected ops as a list of {blocks + 2} names, got {operations!r}")
+        if (operations[0], operations[-1]) != (_INPUT, _OUTPUT):
+            raise ValueError(f"genotype: expected ops from 'input' to 'output', got {operations!r}")
+        for operation in operations[1:-1]:
+            if operation not in OPERATIONS:
+                raise ValueError(f"genotype: expected an operation of {OPERATIONS} in ops, got {operation!r}")
+        matrix = text_form.literal("matrix", found["matrix"], "as a list of rows")
+        side = blocks + 2
+        rows = matrix if isinstance(matrix, list) else []
+        if len(rows) != side or any(not isinstance(row, list) or len(row) != side for row in rows):
+            raise ValueError(f"genotype: expected matrix as {side} rows of {side} numbers, got {matrix!r}")
+        if any(type(entry) is not int or entry not in (0, 1) for row in rows for entry in row):
+            raise ValueError(f"genotype: expected a matrix of zeros and ones, got {matrix!r}")
+        parents = []
+        for node, sets in enumerate(self._sets, start=1):
+            chosen = tuple(i for i in range(side) if rows[i][node])
+            if chosen not in sets:
+                raise ValueError(
+                    f"genotype: expected node {node} of the matrix to read {len(sets[0])} earlier ones, got {chosen}"
+                )
+            parents.append(sets.index(chosen))
+        if any(row[0] for row in rows):
+            raise ValueError("genotype: expected a matrix whose node 0 reads none, got a one in its first column")
+        indices = [OPERATIONS.index(operation) for operation in operations[1:-1]]
+        return self._genotype(jnp.array([*indices, *parents], jnp.int32))
+
+    def one_shot(self, **size: Any) -> NASBench1Shot1Network:
+        """Returns the network with all three operations in each block and all edges.
+
+        Args:
+            **size: attributes of `NASBench1Shot1Network`; `affine` is off unless given, as in the paper.
+
+        Returns:
+            A module called as `module(x, weights)`.
+
+        Raises:
+            ValueError: a size is out of range.
+        """
+        options: dict[str, Any] = {"affine": False} | size
+        return NASBench1Shot1Network(self._sets, choices=None, **options)
+
+    def network(self, genotype: NASBench1Shot1Genotype, **size: Any) -> NASBench1Shot1Network:
+        """Returns the network of one cell, without the blocks on which its output does not depend.
+
+        Args:
+            genotype: a concrete cell.
+            **size: attributes of `NASBench1Shot1Network`.
+
+        Returns:
+            A module called as `module(x)`.
+
+        Raises:
+            ValueError: a size is out of range.
+        """
+        return NASBench1Shot1Network(self._sets, choices=self._choices(genotype), **size)
+
+    def _genotype(self, choices: jax.Array) -> NASBench1Shot1Genotype:
+        """Splits the indices of all choices, those of the operations first."""
+        return NASBench1Shot1Genotype(choices[: self._output - 1], choices[self._output - 1 :])
+
+    def _choices(self, genotype: NASBench1Shot1Genotype) -> Choices:
+        return Choices(
+            tuple(OPERATIONS[i] for i in np.asarray(genotype.operations)),
+            tuple(sets[i] for sets, i in zip(self._sets, np.asarray(genotype.parents), strict=True)),
+        )
+
+    def _matrix(self, cell: Choices) -> np.ndarray:
+        matrix = np.zeros((self._output + 1, self._output + 1), int)
+        for node, parents in enumerate(cell.parents, start=1):
+            matrix[list(parents), node] = 1
+        return matrix
+
+
+def _name(node: int) -> str:
+    return str(node) if node else _INPUT
+
+
+def _format(matrix: np.ndarray, operations: list[str]) -> str:
+    return f"ModelSpec(matrix={matrix.tolist()}, ops={operations})"
