@@ -63,13 +63,18 @@ class Images:
         """
         index_key, label_key = jax.random.split(key)
         index = jax.random.choice(index_key, self.x.shape[0], (size,), replace=False)
-        images = self.x[index].astype(jnp.result_type(float))
-        images = (images - self.mean.reshape(1, 1, 1, -1)) / self.deviation.reshape(1, 1, 1, -1)
-        if images.shape[1:] != self.image_shape:
-            images = jax.image.resize(images, (size, *self.image_shape), "linear")
+        images = self.prepare(self.x[index])
         if self.labels == "random":
             return images, jax.random.randint(label_key, (size,), 0, self.classes)
         return images, self.y[index]
+
+    def prepare(self, x: jax.Array) -> jax.Array:
+        """Normalises images (size, height, width, colours), in the type of `self.x`, and resizes them."""
+        images = x.astype(jnp.result_type(float))
+        images = (images - self.mean.reshape(1, 1, 1, -1)) / self.deviation.reshape(1, 1, 1, -1)
+        if images.shape[1:] != self.image_shape:
+            images = jax.image.resize(images, (len(x), *self.image_shape), "linear")
+        return images
 
 
 def from_arrays(

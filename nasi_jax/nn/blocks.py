@@ -13,7 +13,18 @@ import numpy as np
 from flax import linen as nn
 
 from nasi_jax.nn.linear import LINEAR_GAIN, RELU_GAIN, Conv, conv, parameter, weight
-from nasi_jax.nn.style import CHANNEL_SCALES, PREACTIVATIONS, USED_PARAMETERS, Style, channel_scale, observe
+from nasi_jax.nn.style import (
+    CHANNEL_SCALES,
+    PREACTIVATIONS,
+    RUNNING_STATISTICS,
+    USED_PARAMETERS,
+    Style,
+    channel_scale,
+    is_tracking,
+    observe,
+    running_statistics,
+    track,
+)
 
 BATCH_NORM_EPSILON = 1e-5
 
@@ -37,9 +48,10 @@ def as_block(parent: nn.Module, kind: type[nn.Module], name: str, attributes: di
     Returns:
         What it returns.
     """
-    observed = (PREACTIVATIONS, CHANNEL_SCALES, USED_PARAMETERS, "params")
+    observed = (PREACTIVATIONS, CHANNEL_SCALES, USED_PARAMETERS, RUNNING_STATISTICS, "params")
     plain = not any(parent.is_mutable_collection(collection) for collection in observed)
-    if attributes["style"].blocks and plain and not parent.has_variable(CHANNEL_SCALES, name):
+    given = any(parent.has_variable(collection, name) for collection in (CHANNEL_SCALES, RUNNING_STATISTICS))
+    if attributes["style"].blocks and plain and not given:
         return _applied(kind(**attributes, parent=None), parent.get_variable("params", name, {}), *inputs)
     return kind(**attributes, name=name)(*inputs)
 
@@ -64,14 +76,48 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (batch, height, width, channels) to the same shape."""
-        if not self.style.affine:
-            return normalise(x, None, None, self.style)
-        scale = parameter(self, "scale", nn.initializers.ones, x.shape[-1:], x.dtype)
-        return normalise(x, scale, parameter(self, "bias", nn.initializers.zeros, x.shape[-1:], x.dtype), self.style)
+        scale = bias = None
+        if self.style.affine:
+            scale = parameter(self, "scale", nn.initializers.ones, x.shape[-1:], x.dtype)
+            bias = parameter(self, "bias", nn.initializers.zeros, x.shape[-1:], x.dtype)
+        return batch_norm(self, "statistics", x, scale, bias, self.style)
+
+
+def batch_norm(
+    module: nn.Module, name: str, x: jax.Array, scale: jax.Array | None, bias: jax.Array | None, style: Style
+) -> jax.Array:
+    """Normalises as `normalise`, by running statistics where the module has them; see `RUNNING_STATISTICS`.
+
+    Args:
+        module: the bound module.
+        name: name of the layer in it.
+        x: images, (batch, height, width, channels).
+        scale: see `normalise`.
+        bias: see `normalise`.
+        style: see `Style`.
+
+    Returns:
+        An array like `x`.
+    """
+    if is_tracking(module):
+        track(module, name, _moments(x))
+    return normalise(x, scale, bias, style, running_statistics(module, name))
+
+
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns mean and unbiased variance of each channel."""
+    count = math.prod(x.shape[:-1])
+    return jnp.mean(x, axis=(0, 1, 2)), jnp.var(x, axis=(0, 1, 2)) * count / max(1, count - 1)
 
 
 @functools.partial(jax.jit, static_argnames="style")
-def normalise(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None, style: Style) -> jax.Array:
+def normalise(
+    x: jax.Array,
+    scale: jax.Array | None,
+    bias: jax.Array | None,
+    style: Style,
+    statistics: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:
     """Subtracts each channel's mean over batch, height and width and divides by its standard deviation.
 
     Args:
@@ -79,12 +125,16 @@ def normalise(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None, sty
         scale: factor of each channel, (channels,), or None.
         bias: what is added to each channel then, (channels,), or None.
         style: see `Style`.
+        statistics: mean and variance of each channel, (channels,), in the place of the batch's own, or None.
 
     Returns:
         An array like `x`.
     """
     if style.normalisation == "fixed":
         x = x / math.sqrt(1 + BATCH_NORM_EPSILON)
+    elif statistics is not None:
+        mean, variance = (moment.reshape(1, 1, 1, -1) for moment in statistics)
+        x = (x - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPSILON)
     else:
         x = jax.nn.standardize(x, axis=(0, 1, 2), epsilon=BATCH_NORM_EPSILON)
     if scale is None or bias is None:
@@ -199,22 +249,32 @@ def relu_conv_norm(
     for number, group in enumerate(groups.values()):
         channels = sum(branches[i].kernel.shape[-1] for i in group)
         factors = channel_scale(module, f"{name}_conv_{number}", (*x.shape[:-1], channels), x.dtype)
-        parts = _relu_conv_norm(x, [branches[i] for i in group], factors, style, strides, dilation)
+        statistics, tracking = running_statistics(module, f"{name}_norm_{number}"), is_tracking(module)
+        chosen = [branches[i] for i in group]
+        parts, moments = _relu_conv_norm(x, chosen, factors, statistics, style, strides, dilation, tracking)
+        if moments is not None:
+            track(module, f"{name}_norm_{number}", moments)
         outputs |= zip(group, parts, strict=True)
     return [outputs[i] for i in range(len(branches))]
 
 
-@functools.partial(jax.jit, static_argnames=("style", "strides", "dilation"))
-@functools.partial(_keeping_products, static_argnums=(3, 4, 5))
+@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))
+@functools.partial(_keeping_products, static_argnums=(4, 5, 6, 7))
 def _relu_conv_norm(
     x: jax.Array,
     branches: list[ConvNormWeights],
     factors: jax.Array | None,
+    statistics: tuple[jax.Array, jax.Array] | None,
     style: Style,
     strides: int,
     dilation: int,
-) -> list[jax.Array]:
-    """Does so for branches of one window size at once; `factors` multiply the outputs of their convolution."""
+    tracking: bool,
+) -> tuple[list[jax.Array], tuple[jax.Array, jax.Array] | None]:
+    """Does so for branches of one window size at once; `factors` multiply the outputs of their convolution.
+
+    Returns:
+        The outputs, and where the network is tracking what `_moments` finds of them before they are normalised.
+    """
     active = nn.relu(x)
     if style.fused or branches[0].depthwise is None:
         kernel = _concatenated([branch.dense for branch in branches])
@@ -229,9 +289,10 @@ def _relu_conv_norm(
         None if leaves[0] is None else _concatenated(leaves)
         for leaves in ([branch.scale for branch in branches], [branch.bias for branch in branches])
     )
-    joint = normalise(joint if factors is None else factors * joint, scale, bias, style)
+    joint = joint if factors is None else factors * joint
+    normal = normalise(joint, scale, bias, style, statistics)
     ends = np.cumsum([branch.kernel.shape[-1] for branch in branches])
-    return jnp.split(joint, ends[:-1], axis=-1)
+    return jnp.split(normal, ends[:-1], axis=-1), _moments(joint) if tracking else None
 
 
 def _concatenated(arrays: Sequence[Any]) -> jax.Array:

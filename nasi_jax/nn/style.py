@@ -19,8 +19,8 @@ and multiplied by sqrt(g / k) at every use, so that a layer's share of the NTK d
 Normalisation = Literal["batch", "fixed"]
 """By which mean and variance batch normalisation acts.
 
-``"batch"``: those of the batch, which couples its samples. ``"fixed"``: those at which running statistics start, 0 and
-1, so that samples are independent and hardly anything is normalised.
+``"batch"``: those of the batch, which couples its samples, or `RUNNING_STATISTICS` where there are some. ``"fixed"``:
+those at which running statistics start, 0 and 1, so that samples are independent and hardly anything is normalised.
 """
 
 PARAMETERISATIONS: tuple[str, ...] = get_args(Parameterisation)
@@ -29,6 +29,14 @@ NORMALISATIONS: tuple[str, ...] = get_args(Normalisation)
 PREACTIVATIONS = "preactivations"
 CHANNEL_SCALES = "channel_scales"
 USED_PARAMETERS = "used_parameters"
+RUNNING_STATISTICS = "batch_stats"
+"""Collection of the running means and variances of batch normalisation, by Flax's name for it.
+
+Where it is mutable, a network normalises by the batch and moves them by `RUNNING_SHARE` towards the batch's: training.
+Where it is given and not mutable, the network normalises by them, and samples are independent: evaluation. Where there
+is none, the network normalises by the batch.
+"""
+RUNNING_SHARE = 0.1
 _IMAGES_IN_CACHE = 16
 
 
@@ -106,3 +114,37 @@ def channel_scale(
         module.put_variable(CHANNEL_SCALES, name, ones)
         return ones
     return module.get_variable(CHANNEL_SCALES, name) if module.has_variable(CHANNEL_SCALES, name) else None
+
+
+def running_statistics(module: nn.Module, name: str) -> tuple[jax.Array, jax.Array] | None:
+    """Returns the running mean and variance by which a layer normalises, or None where it does by the batch.
+
+    Args:
+        module: the bound module.
+        name: name of the layer in it.
+
+    Returns:
+        None or two arrays (channels,).
+    """
+    if module.is_mutable_collection(RUNNING_STATISTICS) or not module.has_variable(RUNNING_STATISTICS, name):
+        return None
+    return module.get_variable(RUNNING_STATISTICS, name)
+
+
+def is_tracking(module: nn.Module) -> bool:
+    """Whether a network updates its running statistics."""
+    return module.is_mutable_collection(RUNNING_STATISTICS) and not module.is_initializing()
+
+
+def track(module: nn.Module, name: str, moments: tuple[jax.Array, jax.Array]) -> None:
+    """Moves the running statistics of a layer towards those of the batch; they start at mean 0 and variance 1.
+
+    Args:
+        module: the bound module, of a network that is tracking.
+        name: name of the layer in it.
+        moments: mean and unbiased variance of the batch, (channels,).
+    """
+    start = (jnp.zeros_like(moments[0]), jnp.ones_like(moments[1]))
+    before = module.get_variable(RUNNING_STATISTICS, name, start)
+    after = jax.tree.map(lambda old, new: (1 - RUNNING_SHARE) * old + RUNNING_SHARE * new, before, moments)
+    module.put_variable(RUNNING_STATISTICS, name, jax.lax.stop_gradient(after))

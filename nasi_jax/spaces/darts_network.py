@@ -19,9 +19,9 @@ from nasi_jax.nn import (
     Style,
     as_block,
     average_pool,
+    batch_norm,
     check_style,
     max_pool,
-    normalise,
     relu_conv_norm,
 )
 from nasi_jax.spaces.base import Weights, check_images, check_size
@@ -73,7 +73,11 @@ class Cell(nn.Module):
 
     @nn.compact
     def __call__(
-        self, before: jax.Array, last: jax.Array, weights: jax.Array | None = None, drop_path: float = 0.0
+        self,
+        before: jax.Array,
+        last: jax.Array,
+        weights: jax.Array | None = None,
+        drop_path: jax.typing.ArrayLike | None = None,
     ) -> jax.Array:
         """Maps the outputs of the two cells before to (batch, height, width, 4 features).
 
@@ -81,7 +85,7 @@ class Cell(nn.Module):
             before: output of the cell before the last.
             last: output of the last cell.
             weights: (14, operations), those of `OPERATIONS` the last ones, or None where all are one.
-            drop_path: probability that an edge is dropped for a sample; takes the random key "drop_path".
+            drop_path: probability that an edge is dropped for a sample, which takes the random key "drop_path".
 
         Returns:
             The four nodes, concatenated.
@@ -110,7 +114,7 @@ class Cell(nn.Module):
             for number, edge in enumerate(leaving):
                 for i, y in enumerate(outputs[number]):
                     identity = attributes["choices"][number][i] == "skip_connect" and attributes["strides"] == 1
-                    if drop_path > 0 and not identity:
+                    if drop_path is not None and not identity:
                         y = _dropped(self.make_rng("drop_path"), y, drop_path)
                     incoming[EDGES[edge][1]].append(y)
             if source > 0:  # all edges into the next node are there
@@ -153,7 +157,7 @@ class Edges(nn.Module):
         for name, pool in _POOLS.items():
             if edges_with(name):
                 pooled = pool(x, 3, self.strides)
-                pooled = pooled if self.style.affine else normalise(pooled, None, None, self.style)
+                pooled = pooled if self.style.affine else batch_norm(self, name, pooled, None, None, self.style)
                 for edge in edges_with(name):
                     outputs[edge][name] = pooled
         for edge in edges_with("skip_connect"):
@@ -187,7 +191,7 @@ def _chosen(leaving: list[int], choices: tuple[tuple[int, str], ...] | None) -> 
     return tuple(tuple(operation for edge, operation in choices if edge == e) for e in leaving)
 
 
-def _dropped(key: jax.Array, x: jax.Array, probability: float) -> jax.Array:
+def _dropped(key: jax.Array, x: jax.Array, probability: jax.typing.ArrayLike) -> jax.Array:
     keep = jax.random.bernoulli(key, 1 - probability, (len(x), 1, 1, 1))
     return jnp.where(keep, x / (1 - probability), 0)
 
@@ -269,14 +273,14 @@ class DARTSNetwork(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, weights: Weights | None = None, drop_path: float = 0.0
+        self, x: jax.Array, weights: Weights | None = None, drop_path: jax.typing.ArrayLike | None = None
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Computes the logits.
 
         Args:
             x: images, (batch, height, width, colours), with sides divisible by 4, or 32 with the stem for ImageNet.
             weights: ``{"normal": (14, operations), "reduction": ...}`` for the one-shot network, else None.
-            drop_path: probability that an edge is dropped for a sample; takes the random key "drop_path".
+            drop_path: probability that an edge is dropped for a sample, which takes the random key "drop_path".
 
         Returns:
             Logits, (batch, classes), and those of the auxiliary head where there is one.

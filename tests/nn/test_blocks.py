@@ -151,3 +151,20 @@ def test_a_factorised_reduction_reads_both_grids():
     assert (y[0, 0] != 0).all()
     assert (y[1, 1] == 0).all()
     np.testing.assert_allclose(y[0, 0, 2:] / params["params"]["conv_1"]["kernel"][0, 0, 0], 2.0, rtol=1e-4)
+
+
+def test_running_statistics_move_towards_the_batches(x64):
+    """As PyTorch's do: a tenth of the way to the mean and the unbiased variance, from 0 and 1."""
+    batches = 3 + 2 * np.random.default_rng(0).standard_normal((4, 5, 6, 7, 3))
+    layer, statistics, mean, variance = nn.BatchNorm(nn.Style(affine=False)), {}, np.zeros(3), np.ones(3)
+    for batch in batches:
+        y, statistics = layer.apply(statistics, jnp.asarray(batch), mutable=[nn.RUNNING_STATISTICS])
+        np.testing.assert_allclose(y, layer.apply({}, jnp.asarray(batch)), rtol=1e-12)
+        mean += 0.1 * (batch.mean((0, 1, 2)) - mean)
+        variance += 0.1 * (batch.var((0, 1, 2), ddof=1) - variance)
+    found = jax.tree.leaves(statistics)
+    np.testing.assert_allclose(found[0], mean, rtol=1e-12)
+    np.testing.assert_allclose(found[1], variance, rtol=1e-12)
+    with jax.numpy_rank_promotion("allow"):
+        expected = (batches[0] - mean) / np.sqrt(variance + 1e-5)
+    np.testing.assert_allclose(layer.apply(statistics, jnp.asarray(batches[0])), expected, rtol=1e-10)

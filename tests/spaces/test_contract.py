@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nasi_jax import spaces
+from nasi_jax.nn import RUNNING_STATISTICS
 
 SEEDS = st.integers(0, 2**31 - 1)
 SIZES = {"nasbench201": {"channels": 4, "cells": 1, "classes": 3}}
@@ -239,3 +240,16 @@ def test_enumeration_is_in_order_and_without_repetition(space):
 
 def test_canonical_names_are_equal_for_equal_genotypes(space):
     assert space.canonical(draw(space, 0)) == space.canonical(space.parse(space.format(draw(space, 0))))
+
+
+def test_a_tracked_network_evaluates_every_sample_alone(space, size):
+    """Training updates the running statistics of every normalisation, and evaluation uses no other ones."""
+    network = space.network(draw(space, 1), **size)
+    x = jax.random.normal(jax.random.key(1), (6, 8, 8, 3))
+    variables = {"params": network.init(jax.random.key(0), x)["params"]}
+    logits, tracked = network.apply(variables, x, mutable=[RUNNING_STATISTICS])
+    np.testing.assert_allclose(logits, network.apply(variables, x), rtol=1e-5, atol=1e-5)
+    whole = network.apply(variables | tracked, x)
+    halves = [network.apply(variables | tracked, part) for part in jnp.split(x, 2)]
+    np.testing.assert_allclose(whole, jnp.concatenate(halves), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(whole, logits, atol=1e-2)

@@ -1,0 +1,363 @@
+"""Training as pure functions, and the loops around them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from nasi_jax.data import Images
+from nasi_jax.nn import RUNNING_STATISTICS
+from nasi_jax.spaces import Weights
+from nasi_jax.train import augment
+from nasi_jax.train.recipes import Recipe
+
+_LONGEST_CHUNK = 50
+_LONGEST_TURN = 10
+
+
+class TrainState(struct.PyTreeNode):
+    """State of a training; all that decides how it goes on, beside its key.
+
+    Attributes:
+        step: number of steps done, int32.
+        params: parameters.
+        statistics: running statistics of batch normalisation.
+        optimizer: state of the optax transformation.
+        average: moving average of the parameters, or None.
+        loss: sum of the losses over the steps of this epoch.
+        correct: training images of this epoch that were classified rightly, int32.
+    """
+
+    step: jax.Array
+    params: Any
+    statistics: Any
+    optimizer: optax.OptState
+    average: Any
+    loss: jax.Array
+    correct: jax.Array
+
+
+class Evaluation(NamedTuple):
+    """What a network does on images.
+
+    Attributes:
+        accuracy: share of the images whose largest logit is the label's.
+        loss: mean cross-entropy, in nats.
+        confusion: (classes, classes), counts of images by label and by prediction.
+    """
+
+    accuracy: float
+    loss: float
+    confusion: np.ndarray
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss of a training stopped being finite.
+
+    Attributes:
+        member: index of the training among those run together.
+        step: first step at which it was seen.
+    """
+
+    def __init__(self, member: int, step: int, loss: float):
+        self.member, self.step = member, step
+        super().__init__(f"the loss stopped being finite by step {step} of training {member}: {loss}")
+
+
+def steps_per_epoch(recipe: Recipe, images: Images) -> int:
+    """Returns the number of whole batches in the images.
+
+    Raises:
+        ValueError: the batch is larger than the data.
+    """
+    images.check_batch(recipe.batch)
+    return len(images.x) // recipe.batch
+
+
+def transformation(recipe: Recipe, steps: int) -> optax.GradientTransformation:
+    """Returns the optimiser of a recipe for epochs of `steps` steps."""
+    rate = recipe.learning_rate
+    warmup, total = recipe.warmup * steps, recipe.epochs * steps
+    schedule = optax.warmup_cosine_decay_schedule(0.0 if warmup else rate, rate, warmup, total)
+    return optax.chain(
+        optax.clip_by_global_norm(recipe.gradient_clip) if recipe.gradient_clip else optax.identity(),
+        optax.add_decayed_weights(recipe.weight_decay),
+        optax.sgd(schedule, recipe.momentum, recipe.nesterov),
+    )
+
+
+def init(
+    network: nn.Module, recipe: Recipe, images: Images, key: jax.Array, weights: Weights | None = None
+) -> TrainState:
+    """Draws the state before the first step.
+
+    Args:
+        network: module called as `module(x)`, or `module(x, weights)` where there are weights.
+        recipe: settings.
+        images: the training images.
+        key: typed random key of the training.
+        weights: one-hot weights of a one-shot network.
+
+    Returns:
+        The state.
+
+    Raises:
+        ValueError: the batch is larger than the data, or the images do not fit the network.
+    """
+    extra = () if weights is None else (weights,)
+    x = jnp.zeros((2, *images.image_shape), jnp.result_type(float))
+    params = network.init(jax.random.fold_in(key, 0), x, *extra)["params"]
+    shapes = jax.eval_shape(lambda p: network.apply({"params": p}, x, *extra, mutable=[RUNNING_STATISTICS])[1], params)
+    starts = jax.tree.map(
+        lambda moments: (jnp.zeros(moments[0].shape, moments[0].dtype), jnp.ones(moments[1].shape, moments[1].dtype)),
+        shapes.get(RUNNING_STATISTICS, {}),
+        is_leaf=lambda node: isinstance(node, tuple),
+    )
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        statistics=starts,
+        optimizer=transformation(recipe, steps_per_epoch(recipe, images)).init(params),
+        average=jax.tree.map(jnp.copy, params) if recipe.average else None,
+        loss=jnp.zeros(()),
+        correct=jnp.zeros((), jnp.int32),
+    )
+
+
+def order(images: Images, key: jax.Array, epoch: jax.typing.ArrayLike) -> jax.Array:
+    """Returns the order of the images in an epoch, (examples,) int32."""
+    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), len(images.x))
+
+
+def step(
+    network: nn.Module,
+    recipe: Recipe,
+    mesh: Mesh | None,
+    images: Images,
+    state: TrainState,
+    ordered: jax.Array,
+    key: jax.Array,
+    weights: Weights | None = None,
+) -> TrainState:
+    """Takes one step; pure, for `jit`, `vmap` over state, order, key and weights, and `scan`.
+
+    Which images come next and what is drawn follow from the state's step and the key alone, so that a training that
+    continues from a stored state goes on as if it had never stopped.
+
+    Args:
+        network: see `init`; static.
+        recipe: settings; static.
+        mesh: devices over which the batch is spread, along the first axis; None for one. Batch normalisation takes its
+            statistics over the whole batch. Static.
+        images: the training images.
+        state: state before the step.
+        ordered: order of the images in the state's epoch, from `order`.
+        key: typed random key of the training.
+        weights: see `init`.
+
+    Returns:
+        The state after the step.
+    """
+    steps = steps_per_epoch(recipe, images)
+    within = state.step % steps
+    index = jax.lax.dynamic_slice(ordered, (within * recipe.batch,), (recipe.batch,))
+    keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 2), state.step), 4)
+    x, y = images.x[index], images.y[index]
+    if mesh is not None:
+        # without the types of its axes, by which jax.make_mesh would ask for inputs that are spread already
+        spread = NamedSharding(Mesh(mesh.devices, mesh.axis_names), PartitionSpec(mesh.axis_names))
+        x, y = (jax.lax.with_sharding_constraint(array, spread) for array in (x, y))
+    if recipe.crop:
+        x = augment.crop(keys[0], x, recipe.crop)
+    if recipe.flip:
+        x = augment.flip(keys[1], x)
+    x = images.prepare(x)
+    if recipe.cutout:
+        x = augment.cutout(keys[2], x, recipe.cutout)
+    targets = optax.smooth_labels(jax.nn.one_hot(y, images.classes, dtype=x.dtype), recipe.label_smoothing)
+    options: dict[str, Any] = {"mutable": [RUNNING_STATISTICS]}
+    if recipe.drop_path:
+        epoch = state.step // steps
+        options |= {"drop_path": recipe.drop_path * epoch / recipe.epochs, "rngs": {"drop_path": keys[3]}}
+    extra = () if weights is None else (weights,)
+
+    def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        variables = {"params": params, RUNNING_STATISTICS: state.statistics}
+        outputs, updated = network.apply(variables, x, *extra, **options)
+        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
+        for other in auxiliary:
+            loss = loss + recipe.auxiliary * jnp.mean(optax.softmax_cross_entropy(other, targets))
+        return loss, (logits, updated.get(RUNNING_STATISTICS, {}))
+
+    (loss, (logits, statistics)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+    updates, optimizer = transformation(recipe, steps).update(gradient, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = None
+    if recipe.average:
+        average = optax.incremental_update(params, state.average, 1 - recipe.average)
+    first = within == 0
+    return TrainState(
+        step=state.step + 1,
+        params=params,
+        statistics=statistics,
+        optimizer=optimizer,
+        average=average,
+        loss=jnp.where(first, 0, state.loss) + loss,
+        correct=jnp.where(first, 0, state.correct) + jnp.sum(jnp.argmax(logits, axis=-1) == y, dtype=jnp.int32),
+    )
+
+
+_compiled_step = jax.jit(step, static_argnums=(0, 1, 2), donate_argnums=4)
+_compiled_order = jax.jit(jax.vmap(order, in_axes=(None, 0, None)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), static_argnames="length")
+def _advance(
+    network: nn.Module,
+    recipe: Recipe,
+    mesh: Mesh | None,
+    images: Images,
+    states: TrainState,
+    ordered: jax.Array,
+    keys: jax.Array,
+    weights: Weights | None,
+    *,
+    length: int,
+) -> TrainState:
+    def member(state: TrainState, ordered: jax.Array, key: jax.Array, weights: Weights | None) -> TrainState:
+        def body(state: TrainState, _: None) -> tuple[TrainState, None]:
+            return step(network, recipe, mesh, images, state, ordered, key, weights), None
+
+        return jax.lax.scan(body, state, length=length)[0]
+
+    return jax.vmap(member)(states, ordered, keys, weights)
+
+
+def init_states(
+    keys: jax.Array, network: nn.Module, recipe: Recipe, images: Images, weights: Weights | None = None
+) -> TrainState:
+    """Returns the states of several trainings before their first step, along a leading axis; see `iterate`."""
+    drawn = [
+        init(network, recipe, images, key, jax.tree.map(lambda leaf, i=i: leaf[i], weights))
+        for i, key in enumerate(keys)
+    ]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
+
+
+def iterate(
+    keys: jax.Array,
+    network: nn.Module,
+    recipe: Recipe,
+    images: Images,
+    states: TrainState | None = None,
+    *,
+    weights: Weights | None = None,
+    mesh: Mesh | None = None,
+    scan: bool | None = None,
+) -> Iterator[TrainState]:
+    """Trains a population: one network from several seeds, or several architectures of a space.
+
+    On an accelerator all members are one program, vmapped and scanned over up to 50 steps at a time. On a CPU the host
+    loops over steps and members, because XLA runs convolutions in a loop, and the grouped ones that vmap makes, many
+    times slower there. Both give the same results up to rounding.
+
+    Args:
+        keys: typed random keys, (members,).
+        network: a derived network; or with weights a one-shot network with `discrete=True` and `affine=True`.
+        recipe: settings.
+        images: the training images.
+        states: states to continue from, with a leading axis (members,); the initial ones when None.
+        weights: one-hot weights of the members' architectures, from `SearchSpace.encode`, with a leading axis.
+        mesh: see `step`.
+        scan: whether to scan; by default where the backend is not a CPU.
+
+    Yields:
+        The states after some more steps, none beyond the end of an epoch.
+
+    Raises:
+        ValueError: the batch is larger than the data, or the images do not fit the network.
+        NonFiniteLossError: a loss is NaN or infinite; what was handed out before stands.
+    """
+    steps = steps_per_epoch(recipe, images)
+    current: Any = init_states(keys, network, recipe, images, weights) if states is None else states
+    scan = jax.default_backend() != "cpu" if scan is None else scan
+    chunk = next(n for n in range(min(_LONGEST_CHUNK if scan else _LONGEST_TURN, steps), 0, -1) if steps % n == 0)
+    done, ordered = int(current.step[0]), None
+    while done < recipe.epochs * steps:
+        if ordered is None or done % steps == 0:
+            ordered = _compiled_order(images, keys, done // steps)
+        length = chunk - done % chunk
+        if scan:
+            current = _advance(network, recipe, mesh, images, current, ordered, keys, weights, length=length)
+        else:
+            members = []
+            for i, key in enumerate(keys):
+                state, own = (jax.tree.map(lambda leaf, i=i: leaf[i], tree) for tree in (current, weights))
+                for _ in range(length):
+                    state = _compiled_step(network, recipe, mesh, images, state, ordered[i], key, own)
+                members.append(state)
+            current = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+        done += length
+        losses = np.asarray(current.loss)
+        if not np.isfinite(losses).all():
+            member = int(np.argmin(np.isfinite(losses)))
+            raise NonFiniteLossError(member, done - 1, float(losses[member]))
+        yield current
+
+
+def evaluate(
+    network: nn.Module, state: TrainState, images: Images, weights: Weights | None = None, batch: int = 500
+) -> Evaluation:
+    """Classifies images by the running statistics, and by the moving average of the parameters where there is one.
+
+    Args:
+        network: see `init`.
+        state: state of one training.
+        images: images and labels, normalised like the training images.
+        weights: see `init`.
+        batch: images taken at once.
+
+    Returns:
+        Accuracy, loss and confusion matrix.
+    """
+    params = state.params if state.average is None else state.average
+    variables = {"params": params, RUNNING_STATISTICS: state.statistics}
+    total, loss = np.zeros((images.classes, images.classes), np.int64), 0.0
+    batch = min(batch, len(images.x))
+    for first in range(0, len(images.x), batch):
+        start = min(first, len(images.x) - batch)
+        counts, losses = _classify(network, variables, images, start, first - start, batch, weights)
+        total += np.asarray(counts)
+        loss += float(losses)
+    return Evaluation(float(np.trace(total) / total.sum()), loss / len(images.x), total)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _classify(
+    network: nn.Module,
+    variables: Any,
+    images: Images,
+    start: jax.Array,
+    seen: jax.Array,
+    size: int,
+    weights: Weights | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Counts labels and predictions of `size` images from `start` on, without the first `seen`; and sums the losses."""
+    x, y = (jax.lax.dynamic_slice_in_dim(a, start, size) for a in (images.x, images.y))
+    outputs = network.apply(variables, images.prepare(x), *(() if weights is None else (weights,)))
+    logits = outputs[0] if isinstance(outputs, tuple) else outputs
+    counted = jnp.arange(size) >= seen
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    shape = (images.classes, images.classes)
+    counts = jnp.zeros(shape, jnp.int32).at[y, jnp.argmax(logits, axis=-1)].add(counted.astype(jnp.int32))
+    return counts, jnp.sum(jnp.where(counted, losses, 0))
