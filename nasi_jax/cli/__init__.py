@@ -12,6 +12,7 @@ from nasi_jax.cli.correlate import Correlate
 from nasi_jax.cli.draw import Draw
 from nasi_jax.cli.score import ScoreVerb
 from nasi_jax.cli.search import Search, with_preset
+from nasi_jax.cli.train import Train, with_recipe
 
 DESCRIPTION = "Neural architecture search at initialisation (NASI)."
 
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(error, 2)
 
 
-def parse(arguments: list[str]) -> Search | ScoreVerb | Correlate | Draw:
+def parse(arguments: list[str]) -> Search | ScoreVerb | Correlate | Draw | Train:
     """Reads a command line; as tyro does, prints and exits where it is malformed.
 
     Args:
@@ -48,6 +49,7 @@ def parse(arguments: list[str]) -> Search | ScoreVerb | Correlate | Draw:
         Annotated[Search, tyro.conf.subcommand("search", default=with_preset(arguments))]
         | Annotated[ScoreVerb, tyro.conf.subcommand("score")]
         | Annotated[Correlate, tyro.conf.subcommand("correlate")]
+        | Annotated[Train, tyro.conf.subcommand("train", default=with_recipe(arguments))]
         | Annotated[Draw, tyro.conf.subcommand("draw")],
         prog="nasi",
         description=DESCRIPTION,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 
 
@@ -31,23 +30,10 @@ class Draw:
             FileNotFoundError: there is no such genotype.json.
             ValueError: the genotype is malformed, the space unknown, or the picture cannot be written.
         """
-        from nasi_jax import spaces
+        from nasi_jax.cli.genotypes import read
         from nasi_jax.report import save_cell
 
-        if self.genotype.endswith(".json"):
-            path = pathlib.Path(self.genotype)
-            if not path.is_file():
-                raise FileNotFoundError(f"genotype: expected a genotype.json, there is none at {self.genotype!r}")
-            try:
-                record = json.loads(path.read_text())
-            except ValueError as error:
-                raise ValueError(f"genotype: {self.genotype!r} is not JSON: {error}") from error
-            name = record.get("space", self.space) if isinstance(record, dict) else self.space
-            space = spaces.get(name)
-            genotype = spaces.from_json(space, record)
-        else:
-            space = spaces.get(self.space)
-            genotype = space.parse(self.genotype)
+        space, genotype = read(self.genotype, self.space)
         save_cell(self.out, space.graph(genotype), space.operations, space.format(genotype))
         print(self.out)
         return 0

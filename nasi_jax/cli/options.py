@@ -49,3 +49,21 @@ class DataOptions:
             directory=self.data_dir,
             download=self.download,
         )
+
+
+def named_in(arguments: list[str], defaults: dict[str, str]) -> dict[str, str]:
+    """Reads options that decide the defaults of others, before the command line is parsed.
+
+    Args:
+        arguments: command line without the program's name.
+        defaults: for each option, such as "--preset", what it is where the command line does not name it.
+
+    Returns:
+        The options' values.
+    """
+    named = dict(defaults)
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, value = argument.partition("=")
+        if option in named:
+            named[option] = value if equals else following
+    return named

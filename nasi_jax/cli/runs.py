@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -81,7 +82,15 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def open(cls, path: pathlib.Path, config: dict[str, Any], *, result: str, overwrite: bool = False) -> RunFolder:
+    def open(
+        cls,
+        path: pathlib.Path,
+        config: dict[str, Any],
+        *,
+        result: str,
+        overwrite: bool = False,
+        folders: tuple[str, ...] = (),
+    ) -> RunFolder:
         """Creates a run folder, or opens an unfinished one of the same configuration.
 
         Args:
@@ -89,6 +98,7 @@ class RunFolder:
             config: what decides the run's result, as JSON values.
             result: name of the file whose presence means that the run is finished.
             overwrite: whether to drop what a run of this program left in the folder.
+            folders: names of the folders that such a run leaves.
 
         Returns:
             The folder, ready to be written.
@@ -116,6 +126,8 @@ class RunFolder:
             for name in names:
                 if (path / name).is_file():
                     (path / name).unlink()
+                elif name in folders:
+                    shutil.rmtree(path / name)
         elif names:
             folder._check_same(config)
             if result in names:

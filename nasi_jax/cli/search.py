@@ -14,11 +14,11 @@ import jax
 import numpy as np
 import tyro
 from flax import serialization
-from matplotlib.figure import Figure
 
 from nasi_jax import data, report, search, spaces
-from nasi_jax.cli.options import DataOptions
+from nasi_jax.cli.options import DataOptions, named_in
 from nasi_jax.cli.progress import Progress
+from nasi_jax.cli.reports import write_report
 from nasi_jax.cli.runs import CHECKPOINT, RunFolder, RunFolderError, interruptible, provenance
 from nasi_jax.search import PRESETS, NASIConfig, NASIState
 
@@ -149,11 +149,7 @@ class Search(DataOptions):
 
 def with_preset(arguments: list[str]) -> Search:
     """Returns the options' defaults, with the settings of `--preset` for `--space` where a command line names them."""
-    named = {"--preset": "default", "--space": Search.space}
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        option, equals, value = argument.partition("=")
-        if option in named:
-            named[option] = value if equals else following
+    named = named_in(arguments, {"--preset": "default", "--space": Search.space})
     if named["--preset"] not in PRESETS or named["--space"] not in spaces.SPACES:
         return Search()  # what is wrong with them is said where they are used
     return Search(config=search.preset(named["--preset"], spaces.get(named["--space"])))
@@ -212,31 +208,9 @@ def _write_result(
             report.histogram_figure(space, selected),
         ),
     }
-    shown = {}
-    for heading, (name, caption, figure) in pictures.items():
-        png = _png(figure)
-        folder.write(name, png)
-        shown[heading] = (caption, png)
-    tables = {
-        "Searches": (("seed", "genotype"), [(entry["seed"], entry["genotype"]) for entry in searches]),
-        "Settings": (("name", "value"), [*_flat(settings)]),
-        "Provenance": (("name", "value"), [*_flat(origin)]),
-    }
+    searched = [(entry["seed"], entry["genotype"]) for entry in searches]
     title = f"NASI on {space.name}: {len(found)} search{'es' if len(found) > 1 else ''}"
-    folder.write("report.html", report.html_report(title, text, shown, tables))
+    tables = {"Searches": (("seed", "genotype"), searched)}
+    write_report(folder, title, text, pictures, tables, {"Settings": settings, "Provenance": origin})
     folder.write(RESULT, json.dumps(record, indent=2) + "\n")
     return text
-
-
-def _flat(tree: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [
-        pair
-        for name, value in tree.items()
-        for pair in (_flat(value) if isinstance(value, dict) else [(name, "default" if value is None else value)])
-    ]
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()

@@ -1,11 +1,11 @@
 """Inputs for a search: Gaussian noise, arrays, .npz files, TensorFlow Datasets."""
 
 import pathlib
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 
-from nasi_jax.data.arrays import Images, Labels, from_arrays, from_npz
+from nasi_jax.data.arrays import Images, Labels, from_arrays, from_npz, hold_out, normalised_like
 from nasi_jax.data.gaussian import Gaussian
 from nasi_jax.data.tfds import from_tfds
 
@@ -36,6 +36,7 @@ class Source(Protocol):
 def load(
     name: str,
     *,
+    split: str = "train",
     labels: Labels | None = None,
     image_size: int | None = None,
     classes: int | None = None,
@@ -46,6 +47,7 @@ def load(
 
     Args:
         name: "gaussian", the path of an .npz file, or the name of a TensorFlow data set.
+        split: which part, of an .npz file (see `from_npz`) or a TensorFlow data set.
         labels: "true" or "random"; by default true where there are labels. Gaussian inputs have random labels only.
         image_size: height and width of the images: of Gaussian ones 32 by default, others are resized to it.
         classes: number of labels of Gaussian inputs (10 by default) or of an .npz file; a TensorFlow data set knows.
@@ -65,10 +67,22 @@ def load(
         size = 32 if image_size is None else image_size
         return Gaussian((size, size, 3), 10 if classes is None else classes)
     if name.endswith(".npz"):
-        return from_npz(name, labels=labels or "true", classes=classes, image_size=image_size)
+        return from_npz(name, split=split, labels=labels or "true", classes=classes, image_size=image_size)
     if classes is not None:
         raise ValueError(f"classes: expected with Gaussian inputs or an .npz file, got {classes} with data {name!r}")
-    return from_tfds(name, directory=directory, download=download, labels=labels or "true", image_size=image_size)
+    options: dict[str, Any] = {"split": split, "labels": labels or "true", "image_size": image_size}
+    return from_tfds(name, directory=directory, download=download, **options)
 
 
-__all__ = ["Gaussian", "Images", "Labels", "Source", "from_arrays", "from_npz", "from_tfds", "load"]
+__all__ = [
+    "Gaussian",
+    "Images",
+    "Labels",
+    "Source",
+    "from_arrays",
+    "from_npz",
+    "from_tfds",
+    "hold_out",
+    "load",
+    "normalised_like",
+]

@@ -150,9 +150,59 @@ def _statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(deviation > 0, deviation, 1.0)
 
 
+def hold_out(images: Images, share: float) -> tuple[Images, Images]:
+    """Splits images at random, always in the same way.
+
+    Args:
+        images: all images.
+        share: share of them that is held out.
+
+    Returns:
+        The images that are left, and those held out; both are normalised by the statistics of the former.
+
+    Raises:
+        ValueError: one of the parts would be empty.
+    """
+    count = round(share * len(images.x))
+    if not 0 < count < len(images.x):
+        raise ValueError(f"holdout: expected a share that splits {len(images.x)} images, got {share}")
+    order = np.random.default_rng(0).permutation(len(images.x))
+    x, y, size = (
+        np.asarray(images.x),
+        np.asarray(images.y),
+        {"classes": images.classes, "image_size": images.image_size},
+    )
+    kept = from_arrays(x[order[count:]], y[order[count:]], labels=images.labels, **size)
+    return kept, normalised_like(from_arrays(x[order[:count]], y[order[:count]], labels=images.labels, **size), kept)
+
+
+def normalised_like(images: Images, training: Images) -> Images:
+    """Gives images the normalisation and the labels of training images.
+
+    Args:
+        images: for example those of a test set.
+        training: the training images.
+
+    Returns:
+        The images.
+
+    Raises:
+        ValueError: shapes differ, or a label is not among those of the training images.
+    """
+    if images.x.shape[1:] != training.x.shape[1:]:
+        raise ValueError(
+            f"x: expected images of shape {training.x.shape[1:]}, as for training, got {images.x.shape[1:]}"
+        )
+    largest = int(images.y.max())
+    if largest >= training.classes:
+        raise ValueError(f"y: expected labels from 0 to {training.classes - 1}, as for training, got {largest}")
+    return images.replace(mean=training.mean, deviation=training.deviation, classes=training.classes)  # type: ignore[attr-defined]
+
+
 def from_npz(
     path: str | pathlib.Path,
     *,
+    split: str = "train",
     labels: Labels = "true",
     classes: int | None = None,
     image_size: int | None = None,
@@ -161,6 +211,7 @@ def from_npz(
 
     Args:
         path: the file, with an array `x` (examples, height, width, colours) and, unless labels are random, `y`.
+        split: "train" for `x` and `y`, another name for arrays such as `x_test` and `y_test`.
         labels: see `from_arrays`.
         classes: see `from_arrays`.
         image_size: see `from_arrays`.
@@ -170,17 +221,18 @@ def from_npz(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not an .npz, lacks `x`, or its arrays do not fit (see `from_arrays`).
+        ValueError: the file is not an .npz, lacks the images, or its arrays do not fit (see `from_arrays`).
     """
     path = pathlib.Path(path)
+    images, own_labels = ("x", "y") if split == "train" else (f"x_{split}", f"y_{split}")
     if not path.is_file():
         raise FileNotFoundError(f"data: expected an .npz file, there is none at {str(path)!r}")
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("x", "y") if name in file}
+            arrays = {name: file[name] for name in (images, own_labels) if name in file}
             names = file.files
     except (zipfile.BadZipFile, ValueError, OSError, AttributeError) as error:
         raise ValueError(f"data: expected an .npz file of plain arrays, cannot read {str(path)!r}: {error}") from error
-    if "x" not in arrays:
-        raise ValueError(f"data: expected an array 'x' in {str(path)!r}, found {names}")
-    return from_arrays(arrays["x"], arrays.get("y"), labels=labels, classes=classes, image_size=image_size)
+    if images not in arrays:
+        raise ValueError(f"data: expected an array {images!r} in {str(path)!r}, found {names}")
+    return from_arrays(arrays[images], arrays.get(own_labels), labels=labels, classes=classes, image_size=image_size)

@@ -1,15 +1,24 @@
 """Pictures and pages for people: cell drawings, curves, heat maps, the report of a run."""
 
 from nasi_jax.report.cell import cell_figure, save_cell
-from nasi_jax.report.figures import alphas_figure, histogram_figure, history_figure, scatter_figure
+from nasi_jax.report.figures import (
+    alphas_figure,
+    confusion_figure,
+    histogram_figure,
+    history_figure,
+    scatter_figure,
+    training_figure,
+)
 from nasi_jax.report.html import html_report
 
 __all__ = [
     "alphas_figure",
     "cell_figure",
+    "confusion_figure",
     "histogram_figure",
     "history_figure",
     "html_report",
     "save_cell",
     "scatter_figure",
+    "training_figure",
 ]

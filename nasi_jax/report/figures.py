@@ -143,3 +143,60 @@ def scatter_figure(name: str, score: np.ndarray, truth: dict[str, np.ndarray]) -
         missing = f", {(~finite).sum()} not finite" if not finite.all() else ""
         axes.set_title(f"{finite.sum()} architectures{missing}")
     return figure
+
+
+def training_figure(history: dict[str, np.ndarray]) -> Figure:
+    """Draws loss, accuracy and learning rate over the epochs.
+
+    Args:
+        history: arrays (epochs,) under the names `epoch`, `loss`, `accuracy`, `test_loss`, `test_accuracy` (NaN where
+            there was no evaluation) and `learning_rate`.
+
+    Returns:
+        The figure.
+    """
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    panels = {
+        "loss": ("loss", "test_loss"),
+        "accuracy": ("accuracy", "test_accuracy"),
+        "learning rate": ("learning_rate",),
+    }
+    for position, (title, names) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, 3, position)
+        for name, label in zip(names, ("training", "test"), strict=False):
+            there = np.isfinite(history[name])
+            axes.plot(
+                history["epoch"][there] + 1, history[name][there], marker=".", label=label if len(names) > 1 else None
+            )
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        if len(names) > 1:
+            axes.legend(fontsize=8)
+    return figure
+
+
+def confusion_figure(confusion: np.ndarray) -> Figure:
+    """Draws which labels are taken for which, as shares of the images of a label.
+
+    Args:
+        confusion: (classes, classes), counts of images by label and by prediction.
+
+    Returns:
+        The figure.
+    """
+    classes = len(confusion)
+    side = min(12.0, 2.5 + 0.45 * classes)
+    figure = Figure(figsize=(side + 2, side), layout="constrained")
+    axes = figure.add_subplot()
+    shares = confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="prediction", ylabel="label")
+    if classes <= 20:
+        axes.set_xticks(range(classes))
+        axes.set_yticks(range(classes))
+        for (row, column), share in np.ndenumerate(shares):
+            colour = "white" if share > 0.6 else "black"
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=colour)
+    figure.colorbar(image, ax=axes, label="share of the images of a label, in the cells in %")
+    return figure

@@ -9,8 +9,10 @@ from nasi_jax.train.loop import (
     init_states,
     iterate,
     order,
+    schedule,
     step,
     steps_per_epoch,
+    time_step,
     transformation,
 )
 from nasi_jax.train.recipes import RECIPES, Recipe, network
@@ -27,7 +29,9 @@ __all__ = [
     "iterate",
     "network",
     "order",
+    "schedule",
     "step",
     "steps_per_epoch",
+    "time_step",
     "transformation",
 ]

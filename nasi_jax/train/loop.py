@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -83,15 +84,18 @@ def steps_per_epoch(recipe: Recipe, images: Images) -> int:
     return len(images.x) // recipe.batch
 
 
+def schedule(recipe: Recipe, steps: int) -> optax.Schedule:
+    """Returns the learning rate over the steps, for epochs of `steps` steps."""
+    rate, warmup = recipe.learning_rate, recipe.warmup * steps
+    return optax.warmup_cosine_decay_schedule(0.0 if warmup else rate, rate, warmup, recipe.epochs * steps)
+
+
 def transformation(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     """Returns the optimiser of a recipe for epochs of `steps` steps."""
-    rate = recipe.learning_rate
-    warmup, total = recipe.warmup * steps, recipe.epochs * steps
-    schedule = optax.warmup_cosine_decay_schedule(0.0 if warmup else rate, rate, warmup, total)
     return optax.chain(
         optax.clip_by_global_norm(recipe.gradient_clip) if recipe.gradient_clip else optax.identity(),
         optax.add_decayed_weights(recipe.weight_decay),
-        optax.sgd(schedule, recipe.momentum, recipe.nesterov),
+        optax.sgd(schedule(recipe, steps), recipe.momentum, recipe.nesterov),
     )
 
 
@@ -313,6 +317,31 @@ def iterate(
             member = int(np.argmin(np.isfinite(losses)))
             raise NonFiniteLossError(member, done - 1, float(losses[member]))
         yield current
+
+
+def time_step(
+    network: nn.Module, recipe: Recipe, images: Images, state: TrainState, key: jax.Array, mesh: Mesh | None = None
+) -> tuple[float, float]:
+    """Compiles a step and times it, on a copy of the state.
+
+    Args:
+        network: see `init`.
+        recipe: settings.
+        images: the training images.
+        state: state of one training.
+        key: typed random key of the training.
+        mesh: see `step`.
+
+    Returns:
+        Seconds that the compilation and one step take.
+    """
+    ordered, state = order(images, key, 0), jax.tree.map(jnp.copy, state)
+    seconds = []
+    for _ in range(2):
+        start = time.monotonic()
+        state = jax.block_until_ready(_compiled_step(network, recipe, mesh, images, state, ordered, key))
+        seconds.append(time.monotonic() - start)
+    return max(0.0, seconds[0] - seconds[1]), seconds[1]
 
 
 def evaluate(
