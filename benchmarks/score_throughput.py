@@ -25,7 +25,6 @@ import scipy.stats
 import tyro
 
 from nasi_jax import data, search, spaces
-from nasi_jax.spaces.nasbench201 import EDGES, OPERATIONS
 
 SCORE = "ntk-one-batch"
 
@@ -114,56 +113,17 @@ def tau(a: list[float], b: list[float]) -> float:
 
 def peer(options: Options) -> Callable[[Any], float]:
     """Returns the score in PyTorch, at the full size and by its own initialisation."""
-    torch: Any = importlib.import_module("torch")
-    nn = torch.nn
+    import torch  # pyright: ignore[reportMissingImports]
+    import torch_nasbench201
+
     size = options.image_size[0]
     x = torch.randn(options.batch[0], 3, size, size)
     y = torch.randint(0, 10, (options.batch[0],))
 
-    def relu_conv_norm(inputs: int, outputs: int, window: int, stride: int = 1) -> Any:
-        conv = nn.Conv2d(inputs, outputs, window, stride, window // 2, bias=False)
-        return nn.Sequential(nn.ReLU(), conv, nn.BatchNorm2d(outputs))
-
-    class Cell(nn.Module):
-        def __init__(self, features: int, choices: list[str]):
-            super().__init__()
-            made = {"nor_conv_3x3": 3, "nor_conv_1x1": 1}
-            self.choices = choices
-            self.layers = nn.ModuleList(
-                relu_conv_norm(features, features, made[c]) if c in made
-                else nn.AvgPool2d(3, 1, 1, count_include_pad=False) if c == "avg_pool_3x3"
-                else nn.Identity()
-                for c in choices
-            )  # fmt: skip
-
-        def forward(self, x: Any) -> Any:
-            nodes = [x, 0, 0, 0]
-            for (source, target), choice, layer in zip(EDGES, self.choices, self.layers, strict=True):
-                term = torch.zeros_like(x) if choice == "none" else layer(nodes[source])
-                nodes[target] = nodes[target] + term
-            return nodes[3]
-
-    class Reduction(nn.Module):
-        def __init__(self, inputs: int, outputs: int):
-            super().__init__()
-            self.main = nn.Sequential(relu_conv_norm(inputs, outputs, 3, 2), relu_conv_norm(outputs, outputs, 3))
-            self.shortcut = nn.Sequential(nn.AvgPool2d(2, 2), nn.Conv2d(inputs, outputs, 1, bias=False))
-
-        def forward(self, x: Any) -> Any:
-            return self.main(x) + self.shortcut(x)
-
     def score(genotype: Any) -> float:
-        choices = [OPERATIONS[i] for i in np.asarray(genotype.operations)]
-        channels = options.channels[0]
-        layers = [nn.Conv2d(3, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)]
-        for stage in range(3):
-            features = channels * 2**stage
-            layers += [Reduction(features // 2, features)] if stage else []
-            layers += [Cell(features, choices) for _ in range(options.depth[0])]
-        layers += [nn.BatchNorm2d(features), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, 10)]
-        network = nn.Sequential(*layers)
+        network = torch_nasbench201.network(genotype, options.channels[0], options.depth[0])
         gradients = torch.autograd.grad(
-            nn.functional.cross_entropy(network(x), y), list(network.parameters()), allow_unused=True
+            torch.nn.functional.cross_entropy(network(x), y), list(network.parameters()), allow_unused=True
         )
         return float(sum((g**2).sum() for g in gradients if g is not None))
 

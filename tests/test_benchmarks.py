@@ -17,6 +17,16 @@ def test_architecture_gradient_runs_at_a_tiny_size():
 
 
 @pytest.mark.slow
+def test_training_step_runs_at_a_tiny_size(tmp_path):
+    script = ROOT / "benchmarks" / "training_step.py"
+    size = ["--channels", "2", "1", "--cells", "1", "1", "--image-size", "8", "8", "--batch", "4", "--members", "2"]
+    subprocess.run([sys.executable, script, *size, "--steps", "1", "--out", tmp_path / "t.md"], check=True)
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    assert sum(line.startswith("| 2 small networks |") for line in lines) == 2
+    assert lines[-1].split("|")[3].strip() == "1.00"
+
+
+@pytest.mark.slow
 def test_ntk_trace_runs_at_a_tiny_size(tmp_path):
     size = ["--channels", "2", "--batch", "4", "8", "--classes", "3", "--runs", "1", "--keys", "1", "--image-size", "4"]
     script = ROOT / "benchmarks" / "ntk_trace.py"

@@ -21,7 +21,7 @@ def test_the_python_examples_run(monkeypatch):
     monkeypatch.setattr(search.loop, "NASIConfig", functools.partial(small, steps=2, rounds=1))
     monkeypatch.setattr(search, "NASIConfig", small)
     found, namespace = blocks("python"), {}
-    assert len(found) == 5
+    assert len(found) == 6
     for block in found:
         exec(block, namespace)
     assert (
@@ -37,7 +37,7 @@ def test_every_option_in_the_readme_exists():
     from nasi_jax import cli
 
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("nasi ")]
-    assert len(commands) == 8
+    assert len(commands) == 10
     for command in commands:
         cli.parse(command.split("#")[0].split()[1:])
 

@@ -30,7 +30,8 @@ _SECONDS_BETWEEN_CHECKPOINTS = 300.0
 class Train:
     """Train the network of a genotype; write its test accuracy, checkpoints, curves and a report into a run folder.
 
-    A run that was interrupted continues when the same command is given again, and ends with the same parameters.
+    A run that was interrupted continues when the same command is given again, and ends with the same parameters. Where
+    there are several devices and they divide the batch, each takes a part of it.
 
     Attributes:
         genotype: a genotype.json, or the text form itself.
@@ -90,6 +91,9 @@ class Train:
         settings = self._settings(space, genotype)
         folder = RunFolder.open(self.out, settings, result=RESULT, overwrite=self.overwrite, folders=(FOLDER,))
         folder.write("genotype.json", json.dumps(spaces.to_json(space, genotype), indent=2) + "\n")
+        devices = jax.devices()
+        spread = len(devices) > 1 and self.config.batch % len(devices) == 0
+        mesh = jax.make_mesh((len(devices),), ("batch",)) if spread else None
         states = train.init_states(key[None], network, self.config, training)
         checkpoints = Checkpoints(self.out)
         like = {"state": states, "seconds": np.zeros(()), "accuracy": np.zeros(())}
@@ -112,7 +116,7 @@ class Train:
         rate = train.schedule(self.config, steps)
         try:
             with interruptible(), Progress("nasi train", total, done) as progress:
-                for latest in train.iterate(key[None], network, self.config, training, states):
+                for latest in train.iterate(key[None], network, self.config, training, states, mesh=mesh):
                     states = latest
                     before, done = done, int(states.step[0])
                     within = (done - 1) % steps + 1
