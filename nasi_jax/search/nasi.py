@@ -42,6 +42,9 @@ class NASIConfig:
             the round before it reached and takes the full step of equation 17, of length `radius`, so that operations
             are judged in the company of those that the other edges are likely to keep. Not for adam and sgd.
         batch: b, inputs in the batch of a step.
+        micro_batches: in how many parts a batch goes through the network, one after the other, so that a large one fits
+            in memory; for the objective "one-batch". Gradients are those of the whole batch, but batch normalisation
+            takes its statistics over each part, which is another network: see experiments/README.md.
         objective: what is maximised; see `nasi_jax.search.Objective`.
         estimator: how its gradient is estimated; see `nasi_jax.search.Estimator`.
         mu: weight of the penalty on a trace above nu, equation 13; 0 is no penalty.
@@ -63,6 +66,7 @@ class NASIConfig:
     steps: int = 800
     rounds: int = 4
     batch: int = 32
+    micro_batches: int = 1
     objective: Objective = "participation-ratio"
     estimator: Estimator = "score-function"
     mu: float = 0.0
@@ -78,10 +82,17 @@ class NASIConfig:
 
     def __post_init__(self) -> None:
         """Checks every setting."""
-        for name in ("steps", "rounds", "batch", "channels", "cells"):
+        for name in ("steps", "rounds", "batch", "micro_batches", "channels", "cells"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+        if self.micro_batches > 1 and (self.batch % self.micro_batches or self.batch // self.micro_batches < 2):
+            raise ValueError(
+                f"micro_batches: expected parts of equal size, at least 2, of a batch of {self.batch}, got "
+                f"{self.micro_batches}"
+            )
+        if self.micro_batches > 1 and self.objective != "one-batch":
+            raise ValueError(f"micro_batches: expected 1 with objective {self.objective!r}, got {self.micro_batches}")
         for name in ("mu", "nu"):
             value = getattr(self, name)
             if not value >= 0:
@@ -307,13 +318,15 @@ def step(
     with jax.default_matmul_precision("highest"):
         if config.estimator == "score-function":
             weights, score = _sample_discrete(sample_key, point)
-            measured = measure(config.objective, network, params, weights, batch)
+            measured = measure(config.objective, network, params, weights, batch, config.micro_batches)
             penalty = _penalty(measured, state.mu, nu)
             advantage = jnp.where(count > 0, measured.value - penalty - state.objective_sum / jnp.maximum(count, 1), 0)
             gradient = jax.tree.map(lambda s: advantage * s, score)
         else:
             weights, pullback = jax.vjp(lambda a: _relax(sample_key, a, config), point)
-            measured, slopes = measure_with_gradient(config.objective, network, params, weights, batch)
+            measured, slopes = measure_with_gradient(
+                config.objective, network, params, weights, batch, config.micro_batches
+            )
             penalty = _penalty(measured, state.mu, nu)
             active = jnp.where(measured.trace > nu, state.mu, 0)
             (gradient,) = pullback(jax.tree.map(lambda v, t: v - active * t, slopes.value, slopes.trace))

@@ -11,7 +11,7 @@ differentiated through the backward pass, which costs less memory than reverse o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -55,7 +55,9 @@ class Batch(NamedTuple):
     key: jax.Array
 
 
-def measure(objective: Objective, one_shot: OneShot, params: Any, weights: Weights, batch: Batch) -> Measurement:
+def measure(
+    objective: Objective, one_shot: OneShot, params: Any, weights: Weights, batch: Batch, micro_batches: int = 1
+) -> Measurement:
     """Measures an objective.
 
     Args:
@@ -64,6 +66,7 @@ def measure(objective: Objective, one_shot: OneShot, params: Any, weights: Weigh
         params: its parameters.
         weights: weights of the operations; one-hot for a discrete architecture.
         batch: inputs, labels and key.
+        micro_batches: parts in which the batch goes through the network, for "one-batch"; see `NASIConfig`.
 
     Returns:
         The objective and the trace norm estimate, scalars.
@@ -75,13 +78,16 @@ def measure(objective: Objective, one_shot: OneShot, params: Any, weights: Weigh
     if objective == "participation-ratio":
         ratio, trace = ntk.participation_ratio(apply_fn, params, batch.x, batch.key)
         return Measurement(ratio, trace / batch.x.shape[0])
-    estimate = ntk.one_batch if objective == "one-batch" else ntk.per_sample
-    value = estimate(apply_fn, params, batch.x, batch.y)
+    if objective == "one-batch":
+        parts = _mean_losses(one_shot, batch, micro_batches)
+        value = ntk.squared_norm(_total([jax.grad(part)(params, weights) for part in parts]))
+    else:
+        value = ntk.per_sample(apply_fn, params, batch.x, batch.y)
     return Measurement(value, value)
 
 
 def measure_with_gradient(
-    objective: Objective, one_shot: OneShot, params: Any, weights: Weights, batch: Batch
+    objective: Objective, one_shot: OneShot, params: Any, weights: Weights, batch: Batch, micro_batches: int = 1
 ) -> tuple[Measurement, Measurement]:
     """Measures an objective and differentiates it with respect to the weights, forward over reverse.
 
@@ -91,6 +97,7 @@ def measure_with_gradient(
         params: its parameters.
         weights: weights of the operations.
         batch: inputs, labels and key.
+        micro_batches: see `measure`.
 
     Returns:
         The measurement, and a `Measurement` whose fields are the gradients of both figures, trees like `weights`.
@@ -103,12 +110,12 @@ def measure_with_gradient(
         return ntk.cross_entropy(one_shot(p, w, batch.x), batch.y)
 
     if objective == "one-batch":
-        value, gradient = form_with_gradient(lambda p, w: jnp.mean(losses(p, w)), None, params, weights)
+        value, gradient = square_with_gradient(_mean_losses(one_shot, batch, micro_batches), params, weights)
         return Measurement(value, value), Measurement(gradient, gradient)  # type: ignore[arg-type]
     if objective == "per-sample":
 
         def sample_form(direction: jax.Array) -> tuple[jax.Array, Weights]:
-            return form_with_gradient(lambda p, w: losses(p, w) @ direction, None, params, weights)
+            return square_with_gradient([lambda p, w: losses(p, w) @ direction], params, weights)
 
         directions = jnp.eye(len(batch.y), dtype=batch.x.dtype)
         value, gradient = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), jax.vmap(sample_form)(directions))
@@ -116,9 +123,41 @@ def measure_with_gradient(
     return _participation_ratio_with_gradient(one_shot, params, weights, batch)
 
 
+def _mean_losses(one_shot: OneShot, batch: Batch, micro_batches: int) -> list[Callable[[Any, Weights], jax.Array]]:
+    """Returns the mean loss of the batch as a sum of functions, of which each sees a part of the batch alone."""
+
+    def part(x: jax.Array, y: jax.Array) -> Callable[[Any, Weights], jax.Array]:
+        return lambda p, w: jnp.mean(ntk.cross_entropy(one_shot(p, w, x), y)) / micro_batches
+
+    pairs = zip(jnp.split(batch.x, micro_batches), jnp.split(batch.y, micro_batches), strict=True)
+    return [part(x, y) for x, y in pairs]
+
+
+def _total(trees: list[Any]) -> Any:
+    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *trees)
+
+
+def square_with_gradient(
+    parts: Sequence[Callable[[Any, Weights], jax.Array]], params: Any, weights: Weights
+) -> tuple[jax.Array, Weights]:
+    """Evaluates ||grad_theta a||^2 of a sum a of functions, and its gradient with respect to the weights.
+
+    Args:
+        parts: scalar functions of parameters and weights, which are evaluated one after the other.
+        params: where to take the gradients.
+        weights: likewise.
+
+    Returns:
+        The square, a scalar, and its gradient, a tree like `weights`.
+    """
+    gradient = _total([jax.grad(part)(params, weights) for part in parts])
+    mixed = _total([_directional(part, params, weights, gradient) for part in parts])
+    return ntk.squared_norm(gradient), jax.tree.map(lambda m: 2 * m, mixed)
+
+
 def form_with_gradient(
     a: Callable[[Any, Weights], jax.Array],
-    b: Callable[[Any, Weights], jax.Array] | None,
+    b: Callable[[Any, Weights], jax.Array],
     params: Any,
     weights: Weights,
 ) -> tuple[jax.Array, Weights]:
@@ -126,20 +165,17 @@ def form_with_gradient(
 
     Args:
         a: a scalar function of parameters and weights.
-        b: another one, or None for `a` itself.
+        b: another one.
         params: where to take the gradients.
         weights: likewise.
 
     Returns:
         The form, a scalar, and its gradient, a tree like `weights`.
     """
-    gradient_a = jax.grad(a)(params, weights)
-    gradient_b = gradient_a if b is None else jax.grad(b)(params, weights)
+    gradient_a, gradient_b = (jax.grad(function)(params, weights) for function in (a, b))
     value = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient_a, gradient_b)))
-    mixed = _directional(a, params, weights, gradient_b)
-    if b is None:
-        return value, jax.tree.map(lambda m: 2 * m, mixed)  # type: ignore[return-value]
-    return value, jax.tree.map(jnp.add, mixed, _directional(b, params, weights, gradient_a))  # type: ignore[return-value]
+    mixed = [_directional(a, params, weights, gradient_b), _directional(b, params, weights, gradient_a)]
+    return value, _total(mixed)  # type: ignore[return-value]
 
 
 def _directional(a: Callable[[Any, Weights], jax.Array], params: Any, weights: Weights, direction: Any) -> Weights:
@@ -160,7 +196,7 @@ def _participation_ratio_with_gradient(
 
     direction = jax.grad(projected)(params, weights)
     _, product = jax.jvp(lambda p: outputs(p, weights), (params,), (direction,))
-    trace, trace_gradient = form_with_gradient(projected, None, params, weights)
+    trace, trace_gradient = square_with_gradient([projected], params, weights)
     # ||Theta v||^2 has the gradient of 2 w^T Theta v with w = Theta v held fixed
     square, half_gradient = form_with_gradient(
         projected, lambda p, w: jnp.vdot(product, outputs(p, w)), params, weights

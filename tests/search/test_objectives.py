@@ -58,3 +58,26 @@ def test_one_batch_gradient_by_finite_differences(case):
             below = {"cell": weights["cell"].at[row, column].add(-step)}
             slope = (value(above) - value(below)) / (2 * step)
             np.testing.assert_allclose(gradient.value["cell"][row, column], slope, rtol=1e-4, atol=1e-6)
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch(case):
+    """Written out for two halves, each with batch statistics of its own, and differentiated in reverse twice."""
+    network, params, weights, batch = case
+    with jax.enable_x64(True):
+
+        def loss(p, w):
+            logits = jnp.concatenate([network(p, w, batch.x[:2]), network(p, w, batch.x[2:])])
+            return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(4), batch.y])
+
+        def value(w):
+            return sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(loss)(params, w)))
+
+        expected = jax.jit(jax.grad(value))(weights)["cell"]
+        measured, gradient = search.measure_with_gradient("one-batch", network, params, weights, batch, 2)
+        np.testing.assert_allclose(measured.value, value(weights), rtol=1e-10)
+        alone = search.measure("one-batch", network, params, weights, batch, 2)
+        np.testing.assert_allclose(alone.value, measured.value, rtol=1e-10)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(gradient.value["cell"] / scale, expected / scale, atol=1e-9)
+        whole = search.measure("one-batch", network, params, weights, batch)
+        assert abs(float(whole.value / measured.value) - 1) > 1e-3  # statistics of four samples are other ones
