@@ -17,6 +17,7 @@ import jax
 import tyro
 
 from nasi_jax import spaces
+from nasi_jax.cli.cluster import ClusterScorer
 from nasi_jax.cli.options import DataOptions
 from nasi_jax.cli.progress import Progress
 from nasi_jax.cli.runs import RunFolderError, interruptible, provenance, write_atomic
@@ -58,6 +59,7 @@ class ScoreVerb(DataOptions):
         compilation: one program for the whole "space", which takes several architectures and devices at once, or one
             for each of the "blocks" that networks are made of, the default where there is a single CPU device.
         per_device: architectures that a device takes at once; more than 1 may pay on accelerators.
+        ray: address of a Ray cluster whose nodes share the work, or "local"; needs the extra of that name.
         keep_going: leave out duplicates and record malformed lines as rows, instead of stopping.
         overwrite: drop the file that is there.
         config: size of the networks.
@@ -76,6 +78,7 @@ class ScoreVerb(DataOptions):
     seed: int = 0
     compilation: Compilation | None = None
     per_device: int = 1
+    ray: str | None = None
     keep_going: bool = False
     overwrite: bool = False
     config: Annotated[ScoreConfig, tyro.conf.arg(name="")] = _CONFIG
@@ -102,10 +105,15 @@ class ScoreVerb(DataOptions):
         several = len(devices) > 1 and self.compilation != "blocks"
         mesh = jax.make_mesh((len(devices),), ("architectures",)) if several else None
         options: dict[str, Any] = {"compilation": self.compilation, "per_device": self.per_device, "mesh": mesh}
-        scorer = Scorer(space, self.source(), self.score, self.config, **options)
+        source = self.source()
+        scorer: Any = Scorer(space, source, self.score, self.config, **options)
+        compilation = scorer.compilation
         chosen = list(self._architectures(space))[index::count]
         rows = [row._replace(seed=seed) for seed in range(self.seed, self.seed + self.seeds) for row in chosen]
-        done = self._open(scorer.compilation)
+        done = self._open(compilation)
+        if self.ray is not None:
+            options |= {"compilation": compilation, "mesh": None}
+            scorer = ClusterScorer(self.ray, (space, source, self.score, self.config), options)
         missing = [row for row in rows if (row.text, row.seed) not in done]
         try:
             self._append(scorer, missing, len(rows))
@@ -115,7 +123,7 @@ class ScoreVerb(DataOptions):
         print(self.out)
         return 0
 
-    def _append(self, scorer: Scorer, rows: list[Row], total: int) -> None:
+    def _append(self, scorer: Scorer | ClusterScorer, rows: list[Row], total: int) -> None:
         progress = Progress(f"nasi score {self.space}", total, total - len(rows), unit="row")
         with interruptible(), progress, self.out.open("a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -192,7 +200,7 @@ class ScoreVerb(DataOptions):
     def _open(self, compilation: Compilation) -> set[tuple[str, int]]:
         """Creates the file, or drops the last row of one where it was torn; returns the rows that are there."""
         settings = dataclasses.asdict(self)
-        for name in ("out", "overwrite", "download", "data_dir", "list", "keep_going", "per_device"):
+        for name in ("out", "overwrite", "download", "data_dir", "list", "keep_going", "per_device", "ray"):
             settings.pop(name)
         settings |= {"network": settings.pop("config"), "score": list(self.score), "compilation": compilation}
         columns = ["genotype", "seed", *self.score, "reason"]
@@ -227,7 +235,7 @@ class ScoreVerb(DataOptions):
         return set()
 
 
-def _values(scorer: Scorer, draw: Any, rows: list[Row]) -> list[dict[str, float]]:
+def _values(scorer: Scorer | ClusterScorer, draw: Any, rows: list[Row]) -> list[dict[str, float]]:
     """Scores the rows that have a genotype; the others get NaN."""
     sound = [row.genotype for row in rows if not row.reason]
     values = iter(scorer.score(draw, sound) if sound else ())

@@ -164,3 +164,32 @@ def test_for_real(tmp_path):
     rows = list(csv.DictReader((tmp_path / "s.csv").open(newline="")))
     assert len(rows) == 3
     assert all(float(row["ntk-one-batch"]) > 0 and float(row["params"]) > 10 for row in rows)
+
+
+@pytest.mark.slow
+def test_two_nodes_of_a_ray_cluster_write_the_same_file(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.chdir(tmp_path)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        options = ["--sample", "20", "--seeds", "2", "--score", "ntk-one-batch", "naswot", *SIZE]
+        assert cli.main(["score", "--out", "alone.csv", *options]) == 0
+        assert cli.main(["score", "--out", "cluster.csv", "--ray", cluster.address, *options]) == 0
+        assert len(ray.nodes()) == 2
+        assert (tmp_path / "cluster.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()
+        whole = (tmp_path / "cluster.csv").read_bytes()
+        (tmp_path / "cluster.csv").write_bytes(whole[: len(whole) // 2])
+        assert cli.main(["score", "--out", "cluster.csv", "--ray", cluster.address, *options]) == 0
+        assert (tmp_path / "cluster.csv").read_bytes() == whole
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_ray_that_is_not_there(score, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert score("--sample", "2", "--ray", "local") == 2
+    assert "pip install 'nasi_jax[ray]'" in capsys.readouterr().err
