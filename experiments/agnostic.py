@@ -6,8 +6,8 @@ in (12), and as a mean over several. The correlation between two batches of one 
 
     python experiments/agnostic.py --images cifar10.npz
 
-Writes values.csv, agnostic.md, results.json and agnostic.png to experiments/results/agnostic; an interrupted run
-continues. Expected: experiments/README.md.
+Writes agnostic.md, results.json and agnostic.png to experiments/results/agnostic, and every value to
+runs/agnostic/values.csv, from which an interrupted run continues. Expected: experiments/README.md.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Options:
 
     Attributes:
         images: an .npz file with images x and labels y.
+        values: CSV file for every value.
         out: folder for the results.
         spaces: search spaces.
         architectures: random architectures of each space.
@@ -49,6 +50,7 @@ class Options:
     """
 
     images: pathlib.Path
+    values: pathlib.Path = pathlib.Path("runs/agnostic/values.csv")
     out: pathlib.Path = pathlib.Path("experiments/results/agnostic")
     spaces: tuple[str, ...] = tuple(CELLS)
     architectures: int = 100
@@ -61,8 +63,9 @@ class Options:
 
 def main(options: Options) -> None:
     """Measures what is missing and writes the results."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "values.csv"
+    path = options.values
+    for folder in (options.out, path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
     before = path.read_text() if path.exists() else ",".join(COLUMNS) + "\n"
     path.write_text(before[: before.rfind("\n") + 1])  # the last row may be cut short
     source = data.from_npz(options.images, image_size=options.image_size)

@@ -16,12 +16,13 @@ def test_smoke_and_continuation(tmp_path):
     command = [sys.executable, SCRIPT, "--images", "images.npz", "--batches", "2", *size, "--spaces", *names]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     folder = tmp_path / "experiments" / "results" / "agnostic"
-    whole = (folder / "values.csv").read_bytes()
+    values = tmp_path / "runs" / "agnostic" / "values.csv"
+    whole = values.read_bytes()
     assert len(whole.splitlines()) == 1 + 2 * 2 * 5 * 2
     results = json.loads((folder / "results.json").read_text())
     assert set(results) == set(names)
     for comparisons in results.values():
         assert all(-1 <= figures["Pearson"][0] <= 1 for figures in comparisons.values())
-    (folder / "values.csv").write_bytes(whole[:-30])
+    values.write_bytes(whole[:-30])
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert json.loads((folder / "results.json").read_text()) == results
