@@ -31,7 +31,7 @@ class Train:
     """Train the network of a genotype; write its test accuracy, checkpoints, curves and a report into a run folder.
 
     A run that was interrupted continues when the same command is given again, and ends with the same parameters. Where
-    there are several devices and they divide the batch, each takes a part of it.
+    there are several accelerators and they divide the batch, each takes a part of it.
 
     Attributes:
         genotype: a genotype.json, or the text form itself.
@@ -92,14 +92,15 @@ class Train:
         folder = RunFolder.open(self.out, settings, result=RESULT, overwrite=self.overwrite, folders=(FOLDER,))
         folder.write("genotype.json", json.dumps(spaces.to_json(space, genotype), indent=2) + "\n")
         devices = jax.devices()
-        spread = len(devices) > 1 and self.config.batch % len(devices) == 0
+        # the devices of a CPU are virtual and share its cores
+        spread = devices[0].platform != "cpu" and len(devices) > 1 and self.config.batch % len(devices) == 0
         mesh = jax.make_mesh((len(devices),), ("batch",)) if spread else None
         states = train.init_states(key[None], network, self.config, training)
         checkpoints = Checkpoints(self.out)
         like = {"state": states, "seconds": np.zeros(()), "accuracy": np.zeros(())}
         stored = checkpoints.restore(like)
         if stored is None:
-            self._announce(space, genotype, network, training, jax.tree.map(lambda leaf: leaf[0], states), key)
+            self._announce(space, genotype, network, training, _first(states), key)
         else:
             states = jax.tree.map(jax.numpy.asarray, stored["state"])
         rows = folder.history(before=int(states.step[0]))
@@ -117,29 +118,23 @@ class Train:
         try:
             with interruptible(), Progress("nasi train", total, done) as progress:
                 for latest in train.iterate(key[None], network, self.config, training, states, mesh=mesh):
-                    states = latest
-                    before, done = done, int(states.step[0])
+                    before, done = done, int(latest.step[0])
                     within = (done - 1) % steps + 1
-                    figures = {
-                        "loss": float(states.loss[0]) / within,
-                        "accuracy": float(states.correct[0]) / (within * self.config.batch),
+                    row = {
+                        "loss": float(latest.loss[0]) / within,
+                        "accuracy": float(latest.correct[0]) / (within * self.config.batch),
                     }
                     if within == steps:
                         epoch = done // steps - 1
-                        row = {
-                            "step": done - 1,
-                            "epoch": epoch,
-                            **figures,
-                            "learning_rate": float(np.asarray(rate(done - 1))),
-                        }
+                        row |= {"learning_rate": float(np.asarray(rate(done - 1)))}
                         if (epoch + 1) % self.evaluate_every == 0 or epoch + 1 == self.config.epochs:
-                            found = train.evaluate(network, jax.tree.map(lambda leaf: leaf[0], states), test)
+                            found = train.evaluate(network, _first(latest), test)
                             accuracy = found.accuracy
                             row |= {"test_loss": found.loss, "test_accuracy": found.accuracy}
-                        rows.append(row)
-                        folder.append_history([row])
-                        figures |= {name: row[name] for name in ("test_accuracy",) if name in row}
-                    progress.advance(done - before, figures)
+                        rows.append({"step": done - 1, "epoch": epoch, **row})
+                        folder.append_history(rows[-1:])
+                    states = latest  # what `save` writes; not before the epoch's row is there
+                    progress.advance(done - before, row)
                     if within == steps or time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
                         save()
                         saved = time.monotonic()
@@ -152,7 +147,7 @@ class Train:
             raise error
         finally:
             checkpoints.close()
-        state = jax.tree.map(lambda leaf: leaf[0], states)
+        state = _first(states)
         found = train.evaluate(network, state, test)
         _write_result(folder, space, genotype, settings, state, found, rows, time.monotonic() - start)
         print(f"test accuracy {100 * found.accuracy:.2f} %\n{self.out / 'report.html'}")
@@ -200,6 +195,11 @@ class Train:
             file=sys.stderr,
             flush=True,
         )
+
+
+def _first(states: train.TrainState) -> train.TrainState:
+    """Returns the state of the only training."""
+    return jax.tree.map(lambda leaf: leaf[0], states)
 
 
 def with_recipe(arguments: list[str]) -> Train:

@@ -309,6 +309,8 @@ def iterate(
                 state, own = (jax.tree.map(lambda leaf, i=i: leaf[i], tree) for tree in (current, weights))
                 for _ in range(length):
                     state = _compiled_step(network, recipe, mesh, images, state, ordered[i], key, own)
+                    # several steps in flight on the virtual devices of a CPU can wait for each other for ever
+                    jax.block_until_ready(state.step)
                 members.append(state)
             current = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
         done += length
