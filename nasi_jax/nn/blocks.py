@@ -105,8 +105,8 @@ def batch_norm(
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns mean and unbiased variance of each channel."""
-    count = math.prod(x.shape[:-1])
+    """Returns mean and unbiased variance of each channel, in single precision at least."""
+    x, count = x.astype(_wide(x)), math.prod(x.shape[:-1])
     return jnp.mean(x, axis=(0, 1, 2)), jnp.var(x, axis=(0, 1, 2)) * count / max(1, count - 1)
 
 
@@ -130,16 +130,22 @@ def normalise(
     Returns:
         An array like `x`.
     """
+    y = x.astype(_wide(x))
     if style.normalisation == "fixed":
-        x = x / math.sqrt(1 + BATCH_NORM_EPSILON)
+        y = y / math.sqrt(1 + BATCH_NORM_EPSILON)
     elif statistics is not None:
         mean, variance = (moment.reshape(1, 1, 1, -1) for moment in statistics)
-        x = (x - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPSILON)
+        y = (y - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPSILON)
     else:
-        x = jax.nn.standardize(x, axis=(0, 1, 2), epsilon=BATCH_NORM_EPSILON)
-    if scale is None or bias is None:
-        return x
-    return x * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
+        y = jax.nn.standardize(y, axis=(0, 1, 2), epsilon=BATCH_NORM_EPSILON)
+    if scale is not None and bias is not None:
+        y = y * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
+    return y.astype(x.dtype)
+
+
+def _wide(x: jax.Array) -> jax.typing.DTypeLike:
+    """Returns the type in which means and variances of `x` are taken."""
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 class ConvNormWeights(NamedTuple):

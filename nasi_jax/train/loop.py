@@ -195,9 +195,13 @@ def step(
     extra = () if weights is None else (weights,)
 
     def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        variables = {"params": params, RUNNING_STATISTICS: state.statistics}
-        outputs, updated = network.apply(variables, x, *extra, **options)
-        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        computed, images = params, x
+        if recipe.precision == "bfloat16":
+            computed, images = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (params, x))
+        variables = {"params": computed, RUNNING_STATISTICS: state.statistics}
+        outputs, updated = network.apply(variables, images, *extra, **options)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        logits, *auxiliary = (output.astype(targets.dtype) for output in outputs)
         loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
         for other in auxiliary:
             loss = loss + recipe.auxiliary * jnp.mean(optax.softmax_cross_entropy(other, targets))

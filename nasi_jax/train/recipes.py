@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Any
+from typing import Any, Literal
 
 from flax import linen as nn
 
@@ -30,6 +30,7 @@ class Recipe:
         cutout: side of the square that is set to the mean in every image (DeVries and Taylor, 2017); 0 is none.
         drop_path: probability that an edge is dropped in the last epoch, to which it rises linearly.
         auxiliary: weight of the loss of the auxiliary head; 0 is no such head.
+        precision: type in which the network computes; parameters, statistics and losses stay float32.
         average: decay of the moving average of the parameters, by which the network is evaluated; 0 is none.
         channels: channels of the first cells.
         cells: size in cells, as the space counts them.
@@ -52,6 +53,7 @@ class Recipe:
     cutout: int = 0
     drop_path: float = 0.0
     auxiliary: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
     average: float = 0.0
     channels: int = 16
     cells: int = 5
@@ -69,6 +71,8 @@ class Recipe:
         for name in ("momentum", "label_smoothing", "drop_path", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a number from 0 to below 1, got {getattr(self, name)!r}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision: expected 'float32' or 'bfloat16', got {self.precision!r}")
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup: expected fewer than the {self.epochs} epochs, got {self.warmup}")
 

@@ -202,3 +202,22 @@ def test_bad_sizes_are_refused():
         last(keys(1), network, RECIPE, images(4))
     with pytest.raises(ValueError, match="x: expected images"):
         last(keys(1), network, RECIPE, images(size=10))
+
+
+def test_half_precision_computes_nearly_the_same_and_keeps_float32():
+    source, recipe = images(), dataclasses.replace(RECIPE, cutout=0)
+    half = dataclasses.replace(recipe, precision="bfloat16")
+    network, key = train.network(SPACE, CELL, recipe, 4), jax.random.key(0)
+    state = train.init(network, recipe, source, key)
+    order = train.order(source, key, 0)
+    exact, rough = (train.step(network, r, None, source, state, order, key) for r in (recipe, half))
+    assert jax.tree.map(lambda leaf: leaf.dtype, rough) == jax.tree.map(lambda leaf: leaf.dtype, exact)
+    assert exact.loss != rough.loss
+    np.testing.assert_allclose(rough.loss, exact.loss, rtol=0.03)
+    moves = [
+        jnp.concatenate([(a - b).ravel() for a, b in zip(*map(jax.tree.leaves, (s.params, state.params)), strict=True)])
+        for s in (exact, rough)
+    ]
+    assert float(moves[0] @ moves[1] / jnp.linalg.norm(moves[0]) / jnp.linalg.norm(moves[1])) > 0.98
+    program = jax.make_jaxpr(lambda s: train.step(network, half, None, source, s, order, key))(state)
+    assert "bf16" in str(program)

@@ -27,6 +27,7 @@ def test_recipes_are_the_published_ones():
         ({"momentum": 1.0}, "momentum: expected a number from 0 to below 1"),
         ({"drop_path": -0.1}, "drop_path: expected"),
         ({"weight_decay": float("inf")}, "weight_decay: expected"),
+        ({"precision": "float16"}, "precision: expected 'float32' or 'bfloat16'"),
         ({"warmup": 600}, "warmup: expected fewer than the 600 epochs"),
     ],
 )
