@@ -20,6 +20,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def release_programs():
+    """Drops what a module compiled: a process can map only so much memory, and crashes where XLA maps more."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):

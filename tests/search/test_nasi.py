@@ -104,7 +104,7 @@ def test_score_function_gradient_is_unbiased(monkeypatch):
         return jnp.sum(w * table) + w[0] @ pair @ w[3]
 
     monkeypatch.setattr(
-        search.nasi, "measure", lambda _objective, _net, _params, w, _batch: search.Measurement(objective(w), 0.0)
+        search.nasi, "measure", lambda _objective, _net, _params, w, *_: search.Measurement(objective(w), 0.0)
     )
     config = search.NASIConfig(steps=4, rounds=1, optimizer="sgd", learning_rate=1.0, **SMALL)
     alphas = {"cell": jnp.asarray(np.random.default_rng(2).normal(size=(6, 5)), jnp.float32)}
