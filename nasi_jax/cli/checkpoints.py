@@ -50,7 +50,7 @@ class Checkpoints:
         """Reads the last checkpoint that can be read, and removes those that cannot.
 
         Args:
-            like: pytree of the same structure, shapes and types.
+            like: pytree of the same structure, shapes and types; its leaves may be `jax.ShapeDtypeStruct`.
 
         Returns:
             The tree, or None where there is no checkpoint.
@@ -59,7 +59,7 @@ class Checkpoints:
             RunFolderError: there are checkpoints, and none can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
         for step in steps:
             try:
                 found = self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
@@ -70,7 +70,7 @@ class Checkpoints:
             for damaged in (other for other in steps if other > step):
                 print(f"nasi: continues from the checkpoint of step {step}", file=sys.stderr)
                 self._manager.delete(damaged)
-            return jax.tree.map(lambda leaf, old: np.asarray(leaf, np.asarray(old).dtype), found, like)
+            return jax.tree.map(lambda leaf, old: np.asarray(leaf, old.dtype), found, like)
         if steps:
             raise RunFolderError(
                 f"out: no checkpoint in {str(self._path)!r} can be read; pass --overwrite to start anew"

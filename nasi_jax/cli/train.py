@@ -95,11 +95,11 @@ class Train:
         # the devices of a CPU are virtual and share its cores
         spread = devices[0].platform != "cpu" and len(devices) > 1 and self.config.batch % len(devices) == 0
         mesh = jax.make_mesh((len(devices),), ("batch",)) if spread else None
-        states = train.init_states(key[None], network, self.config, training)
         checkpoints = Checkpoints(self.out)
-        like = {"state": states, "seconds": np.zeros(()), "accuracy": np.zeros(())}
-        stored = checkpoints.restore(like)
+        shapes = jax.eval_shape(lambda: train.init_states(key[None], network, self.config, training))
+        stored = checkpoints.restore({"state": shapes, "seconds": np.zeros(()), "accuracy": np.zeros(())})
         if stored is None:
+            states = train.init_states(key[None], network, self.config, training)
             self._announce(space, genotype, network, training, _first(states), key)
         else:
             states = jax.tree.map(jax.numpy.asarray, stored["state"])
@@ -113,7 +113,7 @@ class Train:
             tree = {"state": states, "seconds": seconds, "accuracy": np.asarray(accuracy)}
             checkpoints.save(int(states.step[0]), tree, accuracy)
 
-        done, total = int(states.step[0]), self.config.epochs * steps
+        done, total, found = int(states.step[0]), self.config.epochs * steps, None
         rate = train.schedule(self.config, steps)
         try:
             with interruptible(), Progress("nasi train", total, done) as progress:
@@ -142,13 +142,14 @@ class Train:
             save()
             print(f"\nnasi: interrupted; the same command continues the run in {self.out}", file=sys.stderr)
             return 130
-        except train.NonFiniteLossError as error:
+        except train.NonFiniteLossError:
             print(f"nasi: the last good checkpoint is of step {checkpoints.last()}", file=sys.stderr)
-            raise error
+            raise
         finally:
             checkpoints.close()
         state = _first(states)
-        found = train.evaluate(network, state, test)
+        if found is None:  # all steps were done before this command; otherwise the last epoch ended with an evaluation
+            found = train.evaluate(network, state, test)
         _write_result(folder, space, genotype, settings, state, found, rows, time.monotonic() - start)
         print(f"test accuracy {100 * found.accuracy:.2f} %\n{self.out / 'report.html'}")
         return 0

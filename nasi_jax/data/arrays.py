@@ -167,13 +167,15 @@ def hold_out(images: Images, share: float) -> tuple[Images, Images]:
     if not 0 < count < len(images.x):
         raise ValueError(f"holdout: expected a share that splits {len(images.x)} images, got {share}")
     order = np.random.default_rng(0).permutation(len(images.x))
-    x, y, size = (
-        np.asarray(images.x),
-        np.asarray(images.y),
-        {"classes": images.classes, "image_size": images.image_size},
-    )
-    kept = from_arrays(x[order[count:]], y[order[count:]], labels=images.labels, **size)
-    return kept, normalised_like(from_arrays(x[order[:count]], y[order[:count]], labels=images.labels, **size), kept)
+    x, y = np.asarray(images.x), np.asarray(images.y)
+
+    def chosen(index: np.ndarray) -> Images:
+        return from_arrays(
+            x[index], y[index], labels=images.labels, classes=images.classes, image_size=images.image_size
+        )
+
+    kept = chosen(order[count:])
+    return kept, normalised_like(chosen(order[:count]), kept)
 
 
 def normalised_like(images: Images, training: Images) -> Images:

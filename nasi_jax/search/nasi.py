@@ -44,7 +44,7 @@ class NASIConfig:
         batch: b, inputs in the batch of a step.
         micro_batches: in how many parts a batch goes through the network, one after the other, so that a large one fits
             in memory; for the objective "one-batch". Gradients are those of the whole batch, but batch normalisation
-            takes its statistics over each part, which is another network: see experiments/README.md.
+            takes its statistics over each part, which is another network.
         objective: what is maximised; see `nasi_jax.search.Objective`.
         estimator: how its gradient is estimated; see `nasi_jax.search.Estimator`.
         mu: weight of the penalty on a trace above nu, equation 13; 0 is no penalty.
