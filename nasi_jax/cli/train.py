@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -38,10 +39,11 @@ class Train:
         out: run folder.
         space: search space of a text form; a genotype.json names its own.
         recipe: settings to start from.
-        data: name of a TensorFlow data set with a test split, or an .npz file with x, y, x_test and y_test.
+        data: name of a TensorFlow data set, the folder of a prepared one, or an .npz file with x, y, x_test and y_test.
         data_dir: folder of prepared TensorFlow data sets.
         download: allow TensorFlow Datasets to download the data set.
-        image_size: height and width that images are brought to; 0 leaves them as they are.
+        test_split: part of the data set on which the network is judged; of ImageNet "validation".
+        workers: processes that read and crop images where the recipe has resized_crop; 0 reads in this one's threads.
         holdout: share of the training images that takes the place of the test images; 0 is none.
         evaluate_every: epochs between evaluations on the test images.
         seed: seed of parameters, order of the images, and their changes.
@@ -52,11 +54,12 @@ class Train:
     genotype: str
     out: pathlib.Path = pathlib.Path("runs/train")
     space: str = "nasbench201"
-    recipe: Literal["darts-cifar", "nasbench201", "nasbench201-12"] = "nasbench201-12"
+    recipe: Literal["darts-cifar", "nasbench201", "nasbench201-12", "imagenet-mobile"] = "nasbench201-12"
     data: str = "cifar10"
     data_dir: pathlib.Path | None = None
     download: bool = False
-    image_size: int = 0
+    test_split: str = "test"
+    workers: int = 0
     holdout: float = 0.0
     evaluate_every: int = 1
     seed: int = 0
@@ -74,9 +77,8 @@ class Train:
             FileNotFoundError: there is no such genotype or data set.
             NonFiniteLossError: the loss is NaN or infinite; the checkpoints before it are kept.
         """
-        for name, least in (("image_size", 0), ("evaluate_every", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected an integer of at least {least}, got {getattr(self, name)}")
+        if self.evaluate_every < 1:
+            raise ValueError(f"evaluate_every: expected an integer of at least 1, got {self.evaluate_every}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed: expected an integer from 0 to 2**32 - 1, got {self.seed}")
         space, genotype = read(self.genotype, self.space)
@@ -131,6 +133,7 @@ class Train:
                             found = train.evaluate(network, _first(latest), test)
                             accuracy = found.accuracy
                             row |= {"test_loss": found.loss, "test_accuracy": found.accuracy}
+                            row |= {"test_top_five": found.top_five}
                         rows.append({"step": done - 1, "epoch": epoch, **row})
                         folder.append_history(rows[-1:])
                     states = latest  # what `save` writes; not before the epoch's row is there
@@ -154,23 +157,27 @@ class Train:
         print(f"test accuracy {100 * found.accuracy:.2f} %\n{self.out / 'report.html'}")
         return 0
 
-    def _images(self) -> tuple[data.Images, data.Images]:
+    def _images(self) -> tuple[data.Examples, data.Examples]:
         """Opens training and test images."""
         if self.data == "gaussian":
             raise ValueError("data: expected a data set with labels, got 'gaussian'")
-        options: dict[str, Any] = {
-            "image_size": self.image_size or None, "directory": self.data_dir, "download": self.download,
-        }  # fmt: skip
-        training: Any = data.load(self.data, **options)
+        options: dict[str, Any] = {"directory": self.data_dir, "download": self.download}
+        if self.config.resized_crop:
+            opened: Any = functools.partial(
+                data.stream, self.data, image_size=self.config.image_size, workers=self.workers, **options
+            )
+        else:
+            opened = functools.partial(data.load, self.data, image_size=self.config.image_size or None, **options)
+        training = opened()
         if self.holdout:
             return data.hold_out(training, self.holdout)
-        test: Any = data.load(self.data, split="test", **options)
+        test = opened(split=self.test_split)
         return training, data.normalised_like(test, training)
 
     def _settings(self, space: spaces.SearchSpace, genotype: Any) -> dict[str, Any]:
         """Returns what decides the result, as JSON values."""
         settings = dataclasses.asdict(self)
-        for name in ("out", "overwrite", "download", "data_dir", "recipe"):
+        for name in ("out", "overwrite", "download", "data_dir", "recipe", "workers"):
             settings.pop(name)
         settings |= {"space": space.name, "genotype": space.format(genotype)}
         return settings | {"training": settings.pop("config")}
@@ -180,12 +187,12 @@ class Train:
         space: spaces.SearchSpace,
         genotype: Any,
         network: Any,
-        training: data.Images,
+        training: data.Examples,
         state: train.TrainState,
         key: jax.Array,
     ) -> None:
         """Says what the training will take, before its first step."""
-        size = {"channels": self.config.channels, "cells": self.config.cells, "classes": training.classes}
+        size = train.size(self.config, training.classes)
         costs = search.Counter(space, training.image_shape, **size)(genotype)
         compilation, seconds = train.time_step(network, self.config, training, state, key)
         steps = self.config.epochs * train.steps_per_epoch(self.config, training)
@@ -226,6 +233,7 @@ def _write_result(
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     result = {
         "test_accuracy": found.accuracy,
+        "test_top_five": found.top_five,
         "test_loss": found.loss,
         "best_test_accuracy": max(row.get("test_accuracy", 0.0) for row in rows),
         "test_images": int(found.confusion.sum()),

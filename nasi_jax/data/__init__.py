@@ -1,12 +1,13 @@
-"""Inputs for a search: Gaussian noise, arrays, .npz files, TensorFlow Datasets."""
+"""Inputs for a search or a training: Gaussian noise, arrays, .npz files, TensorFlow Datasets, images on disk."""
 
 import pathlib
 from typing import Any, Protocol
 
 import jax
 
-from nasi_jax.data.arrays import Images, Labels, from_arrays, from_npz, hold_out, normalised_like
+from nasi_jax.data.arrays import Examples, Images, Labels, from_arrays, from_npz, hold_out, normalised_like
 from nasi_jax.data.gaussian import Gaussian
+from nasi_jax.data.stream import Records, Stream, stream
 from nasi_jax.data.tfds import from_tfds
 
 
@@ -46,7 +47,7 @@ def load(
     """Opens a source of batches by name.
 
     Args:
-        name: "gaussian", the path of an .npz file, or the name of a TensorFlow data set.
+        name: "gaussian", the path of an .npz file, the name of a TensorFlow data set, or the folder of a prepared one.
         split: which part, of an .npz file (see `from_npz`) or a TensorFlow data set.
         labels: "true" or "random"; by default true where there are labels. Gaussian inputs have random labels only.
         image_size: height and width of the images: of Gaussian ones 32 by default, others are resized to it.
@@ -75,14 +76,18 @@ def load(
 
 
 __all__ = [
+    "Examples",
     "Gaussian",
     "Images",
     "Labels",
+    "Records",
     "Source",
+    "Stream",
     "from_arrays",
     "from_npz",
     "from_tfds",
     "hold_out",
     "load",
     "normalised_like",
+    "stream",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import zipfile
-from typing import Literal, get_args
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,50 @@ from flax import struct
 
 Labels = Literal["true", "random"]
 """Which labels a batch carries: the data set's own, or uniformly random ones."""
+
+
+class Examples(Protocol):
+    """What a network is trained and judged on: `Images` in memory, or a `Stream` from disk; a pytree.
+
+    Attributes:
+        image_shape: (height, width, colours) of an image.
+        classes: number of labels.
+        mean: of each colour.
+        deviation: likewise.
+    """
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+
+    @property
+    def classes(self) -> int: ...  # noqa: D102
+
+    @property
+    def mean(self) -> jax.Array: ...  # noqa: D102
+
+    @property
+    def deviation(self) -> jax.Array: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def check_batch(self, size: int) -> None:
+        """Raises ValueError if a batch of `size` distinct images cannot be drawn."""
+        ...
+
+    def prepare(self, x: jax.Array) -> jax.Array:
+        """Normalises images as they are stored."""
+        ...
+
+    def batches(self, size: int) -> Iterator[tuple[Any, Any]]:
+        """Goes once through all images and labels, in order; the last batch may have fewer than `size`."""
+        ...
+
+    def part(self: ExamplesT, index: np.ndarray) -> ExamplesT:
+        """Returns some of the examples."""
+        ...
+
+
+ExamplesT = TypeVar("ExamplesT", bound=Examples)
 
 
 @struct.dataclass
@@ -40,6 +86,10 @@ class Images:
     labels: Labels = struct.field(pytree_node=False)
     image_size: int | None = struct.field(pytree_node=False, default=None)
 
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.x)
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, colours) of an image, after resizing."""
@@ -48,8 +98,8 @@ class Images:
 
     def check_batch(self, size: int) -> None:
         """Raises ValueError if a batch of `size` distinct images cannot be drawn."""
-        if not 1 <= size <= self.x.shape[0]:
-            raise ValueError(f"batch: expected 1 to {self.x.shape[0]}, the number of examples, got {size}")
+        if not 1 <= size <= len(self):
+            raise ValueError(f"batch: expected 1 to {len(self)}, the number of examples, got {size}")
 
     def batch(self, key: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
         """Draws distinct examples; works under `jit`, `vmap` and `scan`.
@@ -70,11 +120,39 @@ class Images:
 
     def prepare(self, x: jax.Array) -> jax.Array:
         """Normalises images (size, height, width, colours), in the type of `self.x`, and resizes them."""
-        images = x.astype(jnp.result_type(float))
-        images = (images - self.mean.reshape(1, 1, 1, -1)) / self.deviation.reshape(1, 1, 1, -1)
+        images = normalised(x, self.mean, self.deviation)
         if images.shape[1:] != self.image_shape:
             images = jax.image.resize(images, (len(x), *self.image_shape), "linear")
         return images
+
+    def batches(self, size: int) -> Iterator[tuple[jax.Array, jax.Array]]:
+        """Goes once through all images, in order.
+
+        Args:
+            size: images in a batch; the last one may have fewer.
+
+        Yields:
+            Images as they are stored, for `prepare`, and labels (size,) int32.
+        """
+        for start in range(0, len(self), size):
+            yield _slice((self.x, self.y), start, size=min(size, len(self) - start))
+
+    def part(self, index: np.ndarray) -> Images:
+        """Returns some of the examples, normalised by their own mean and deviation."""
+        x, y = np.asarray(self.x)[index], np.asarray(self.y)[index]
+        return from_arrays(x, y, labels=self.labels, classes=self.classes, image_size=self.image_size)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _slice(arrays: tuple[jax.Array, jax.Array], start: jax.Array, *, size: int) -> tuple[jax.Array, jax.Array]:
+    x, y = (jax.lax.dynamic_slice_in_dim(array, start, size) for array in arrays)
+    return x, y
+
+
+def normalised(x: jax.Array, mean: jax.Array, deviation: jax.Array) -> jax.Array:
+    """Returns (x - mean) / deviation for each colour, the last axis, in JAX's default float type."""
+    mean, deviation = (value.reshape((1,) * (x.ndim - 1) + (-1,)) for value in (mean, deviation))
+    return (x.astype(jnp.result_type(float)) - mean) / deviation
 
 
 def from_arrays(
@@ -150,8 +228,8 @@ def _statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(deviation > 0, deviation, 1.0)
 
 
-def hold_out(images: Images, share: float) -> tuple[Images, Images]:
-    """Splits images at random, always in the same way.
+def hold_out(images: ExamplesT, share: float) -> tuple[ExamplesT, ExamplesT]:
+    """Splits images or a stream of them at random, always in the same way.
 
     Args:
         images: all images.
@@ -163,22 +241,15 @@ def hold_out(images: Images, share: float) -> tuple[Images, Images]:
     Raises:
         ValueError: one of the parts would be empty.
     """
-    count = round(share * len(images.x))
-    if not 0 < count < len(images.x):
-        raise ValueError(f"holdout: expected a share that splits {len(images.x)} images, got {share}")
-    order = np.random.default_rng(0).permutation(len(images.x))
-    x, y = np.asarray(images.x), np.asarray(images.y)
-
-    def chosen(index: np.ndarray) -> Images:
-        return from_arrays(
-            x[index], y[index], labels=images.labels, classes=images.classes, image_size=images.image_size
-        )
-
-    kept = chosen(order[count:])
-    return kept, normalised_like(chosen(order[:count]), kept)
+    count = round(share * len(images))
+    if not 0 < count < len(images):
+        raise ValueError(f"holdout: expected a share that splits {len(images)} images, got {share}")
+    order = np.random.default_rng(0).permutation(len(images))
+    kept = images.part(order[count:])
+    return kept, normalised_like(images.part(order[:count]), kept)
 
 
-def normalised_like(images: Images, training: Images) -> Images:
+def normalised_like(images: ExamplesT, training: ExamplesT) -> ExamplesT:
     """Gives images the normalisation and the labels of training images.
 
     Args:
@@ -191,14 +262,16 @@ def normalised_like(images: Images, training: Images) -> Images:
     Raises:
         ValueError: shapes differ, or a label is not among those of the training images.
     """
-    if images.x.shape[1:] != training.x.shape[1:]:
+    if images.image_shape != training.image_shape:
         raise ValueError(
-            f"x: expected images of shape {training.x.shape[1:]}, as for training, got {images.x.shape[1:]}"
+            f"x: expected images of shape {training.image_shape}, as for training, got {images.image_shape}"
         )
-    largest = int(images.y.max())
-    if largest >= training.classes:
-        raise ValueError(f"y: expected labels from 0 to {training.classes - 1}, as for training, got {largest}")
-    return images.replace(mean=training.mean, deviation=training.deviation, classes=training.classes)  # type: ignore[attr-defined]
+    if images.classes > training.classes:
+        raise ValueError(
+            f"y: expected labels from 0 to {training.classes - 1}, as for training, got {images.classes - 1}"
+        )
+    changes = {"mean": training.mean, "deviation": training.deviation, "classes": training.classes}
+    return images.replace(**changes)  # type: ignore[attr-defined]
 
 
 def from_npz(

@@ -21,11 +21,8 @@ def from_tfds(
 ) -> Images:
     """Loads a data set of labelled images of one size, such as `cifar10` or `cifar100`.
 
-    The set is read through `tfds.data_source`, which does not import TensorFlow and needs the set prepared in the
-    `array_record` format.
-
     Args:
-        name: name of the data set in TensorFlow Datasets.
+        name: see `open_records`.
         split: which part to load.
         directory: where prepared data sets are; the library's default when None.
         download: whether to download and prepare the set if it is not there.
@@ -39,10 +36,47 @@ def from_tfds(
         FileNotFoundError: the set cannot be loaded; the message gives the library's reason.
         ValueError: the set has no `image` and `label`, or its images differ in size.
     """
+    source, features = open_records(name, split=split, directory=directory, download=download)
+    shape = features["image"].shape
+    if None in shape:
+        raise ValueError(
+            f"data: expected images of one size in {name!r}, got shape {shape}; a training recipe with resized_crop "
+            "takes images of any size"
+        )
+    x, y = np.empty((len(source), *shape), np.uint8), np.empty(len(source), np.int32)
+    for i, example in enumerate(source):
+        x[i], y[i] = example["image"], example["label"]
+    return from_arrays(x, y, labels=labels, classes=features["label"].num_classes, image_size=image_size)
+
+
+def open_records(
+    name: str, *, split: str, directory: str | pathlib.Path | None = None, download: bool = False
+) -> tuple[Any, Any]:
+    """Opens a data set of labelled images without reading them.
+
+    The set is read through `tfds.data_source`, which does not import TensorFlow and needs the set prepared in the
+    `array_record` format.
+
+    Args:
+        name: name of the data set in TensorFlow Datasets, or the folder of a version of a prepared one.
+        split: see `from_tfds`.
+        directory: likewise.
+        download: likewise.
+
+    Returns:
+        The examples by index, mappings with "image" and "label", and the features that describe them.
+
+    Raises:
+        FileNotFoundError: the set cannot be loaded; the message gives the library's reason.
+        ValueError: the set has no `image` and `label`.
+    """
     import tensorflow_datasets as tfds
 
     try:
-        builder: Any = tfds.builder(name, data_dir=directory, file_format="array_record")
+        if (pathlib.Path(name) / "dataset_info.json").is_file():
+            builder: Any = tfds.builder_from_directory(name)
+        else:
+            builder = tfds.builder(name, data_dir=directory, file_format="array_record")
         if download:
             builder.download_and_prepare()
         source = builder.as_data_source(split=split)
@@ -56,10 +90,4 @@ def from_tfds(
     features = builder.info.features
     if features is None or not {"image", "label"} <= set(features):
         raise ValueError(f"data: expected features 'image' and 'label' in {name!r}, got {sorted(features or ())}")
-    shape = features["image"].shape
-    if None in shape:
-        raise ValueError(f"data: expected images of one size in {name!r}, got shape {shape}")
-    x, y = np.empty((len(source), *shape), np.uint8), np.empty(len(source), np.int32)
-    for i, example in enumerate(source):
-        x[i], y[i] = example["image"], example["label"]
-    return from_arrays(x, y, labels=labels, classes=features["label"].num_classes, image_size=image_size)
+    return source, features

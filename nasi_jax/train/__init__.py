@@ -14,8 +14,9 @@ from nasi_jax.train.loop import (
     steps_per_epoch,
     time_step,
     transformation,
+    update,
 )
-from nasi_jax.train.recipes import RECIPES, Recipe, network
+from nasi_jax.train.recipes import RECIPES, Recipe, network, size
 
 __all__ = [
     "RECIPES",
@@ -30,8 +31,10 @@ __all__ = [
     "network",
     "order",
     "schedule",
+    "size",
     "step",
     "steps_per_epoch",
     "time_step",
     "transformation",
+    "update",
 ]

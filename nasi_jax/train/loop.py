@@ -15,7 +15,7 @@ from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nasi_jax.data import Images
+from nasi_jax.data import Examples, Images, Stream
 from nasi_jax.nn import RUNNING_STATISTICS
 from nasi_jax.spaces import Weights
 from nasi_jax.train import augment
@@ -52,11 +52,13 @@ class Evaluation(NamedTuple):
 
     Attributes:
         accuracy: share of the images whose largest logit is the label's.
+        top_five: share of the images whose label is among the five largest logits.
         loss: mean cross-entropy, in nats.
         confusion: (classes, classes), counts of images by label and by prediction.
     """
 
     accuracy: float
+    top_five: float
     loss: float
     confusion: np.ndarray
 
@@ -74,19 +76,28 @@ class NonFiniteLossError(FloatingPointError):
         super().__init__(f"the loss stopped being finite by step {step} of training {member}: {loss}")
 
 
-def steps_per_epoch(recipe: Recipe, images: Images) -> int:
+def steps_per_epoch(recipe: Recipe, images: Examples) -> int:
     """Returns the number of whole batches in the images.
 
     Raises:
-        ValueError: the batch is larger than the data.
+        ValueError: the batch is larger than the data, or the recipe asks for crops of random size and the images are in
+            memory, or the other way round.
     """
+    if bool(recipe.resized_crop) != isinstance(images, Stream):
+        expected = "0 with images in memory" if recipe.resized_crop else "a positive share with a stream"
+        raise ValueError(f"resized_crop: expected {expected}, got {recipe.resized_crop}")
     images.check_batch(recipe.batch)
-    return len(images.x) // recipe.batch
+    return len(images) // recipe.batch
 
 
 def schedule(recipe: Recipe, steps: int) -> optax.Schedule:
     """Returns the learning rate over the steps, for epochs of `steps` steps."""
     rate, warmup = recipe.learning_rate, recipe.warmup * steps
+    if recipe.decay:
+        falling = optax.exponential_decay(rate, steps, recipe.decay, staircase=True)
+        return (
+            optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), falling], [warmup]) if warmup else falling
+        )
     return optax.warmup_cosine_decay_schedule(0.0 if warmup else rate, rate, warmup, recipe.epochs * steps)
 
 
@@ -100,7 +111,7 @@ def transformation(recipe: Recipe, steps: int) -> optax.GradientTransformation:
 
 
 def init(
-    network: nn.Module, recipe: Recipe, images: Images, key: jax.Array, weights: Weights | None = None
+    network: nn.Module, recipe: Recipe, images: Examples, key: jax.Array, weights: Weights | None = None
 ) -> TrainState:
     """Draws the state before the first step.
 
@@ -139,7 +150,13 @@ def init(
 
 def order(images: Images, key: jax.Array, epoch: jax.typing.ArrayLike) -> jax.Array:
     """Returns the order of the images in an epoch, (examples,) int32."""
-    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), len(images.x))
+    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), len(images))
+
+
+def _flow(recipe: Recipe, images: Stream, key: jax.Array, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Reads the batches of a training from the step `start` on."""
+    seed = int(jax.random.bits(jax.random.fold_in(key, 1), dtype=jnp.uint32))
+    return images.shuffled(seed, recipe.batch, recipe.epochs, start, recipe.resized_crop)
 
 
 def step(
@@ -152,16 +169,15 @@ def step(
     key: jax.Array,
     weights: Weights | None = None,
 ) -> TrainState:
-    """Takes one step; pure, for `jit`, `vmap` over state, order, key and weights, and `scan`.
+    """Takes one step on images in memory; pure, for `jit`, `vmap` over state, order, key and weights, and `scan`.
 
     Which images come next and what is drawn follow from the state's step and the key alone, so that a training that
     continues from a stored state goes on as if it had never stopped.
 
     Args:
-        network: see `init`; static.
-        recipe: settings; static.
-        mesh: devices over which the batch is spread, along the first axis; None for one. Batch normalisation takes its
-            statistics over the whole batch. Static.
+        network: see `update`; static.
+        recipe: see `update`; static.
+        mesh: see `update`; static.
         images: the training images.
         state: state before the step.
         ordered: order of the images in the state's epoch, from `order`.
@@ -171,11 +187,45 @@ def step(
     Returns:
         The state after the step.
     """
+    within = state.step % steps_per_epoch(recipe, images)
+    index = jax.lax.dynamic_slice(ordered, (within * recipe.batch,), (recipe.batch,))
+    return update(network, recipe, mesh, images, state, images.x[index], images.y[index], key, weights)
+
+
+def update(
+    network: nn.Module,
+    recipe: Recipe,
+    mesh: Mesh | None,
+    images: Examples,
+    state: TrainState,
+    x: jax.Array,
+    y: jax.Array,
+    key: jax.Array,
+    weights: Weights | None = None,
+) -> TrainState:
+    """Takes one step on a batch; pure, for `jit` and `vmap`.
+
+    Args:
+        network: see `init`; static.
+        recipe: settings; static.
+        mesh: devices over which the batch is spread, along the first axis; None for one. Batch normalisation takes its
+            statistics over the whole batch. Static.
+        images: the training images, for their normalisation and number.
+        state: state before the step.
+        x: a batch as the training images are stored, (batch, height, width, colours).
+        y: labels, (batch,).
+        key: typed random key of the training.
+        weights: see `init`.
+
+    Returns:
+        The state after the step.
+
+    Raises:
+        TypeError: the recipe asks for jitter, and the images are not bytes.
+    """
     steps = steps_per_epoch(recipe, images)
     within = state.step % steps
-    index = jax.lax.dynamic_slice(ordered, (within * recipe.batch,), (recipe.batch,))
-    keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 2), state.step), 4)
-    x, y = images.x[index], images.y[index]
+    keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 2), state.step), 5)
     if mesh is not None:
         # without the types of its axes, by which jax.make_mesh would ask for inputs that are spread already
         spread = NamedSharding(Mesh(mesh.devices, mesh.axis_names), PartitionSpec(mesh.axis_names))
@@ -184,6 +234,10 @@ def step(
         x = augment.crop(keys[0], x, recipe.crop)
     if recipe.flip:
         x = augment.flip(keys[1], x)
+    if recipe.jitter:
+        if x.dtype != jnp.uint8:
+            raise TypeError(f"jitter: expected images of bytes, got {x.dtype}")
+        x = 255 * augment.jitter(keys[4], x.astype(jnp.result_type(float)) / 255, recipe.jitter)
     x = images.prepare(x)
     if recipe.cutout:
         x = augment.cutout(keys[2], x, recipe.cutout)
@@ -226,6 +280,7 @@ def step(
 
 
 _compiled_step = jax.jit(step, static_argnums=(0, 1, 2), donate_argnums=4)
+_compiled_update = jax.jit(update, static_argnums=(0, 1, 2), donate_argnums=4)
 _compiled_order = jax.jit(jax.vmap(order, in_axes=(None, 0, None)))
 
 
@@ -252,7 +307,7 @@ def _advance(
 
 
 def init_states(
-    keys: jax.Array, network: nn.Module, recipe: Recipe, images: Images, weights: Weights | None = None
+    keys: jax.Array, network: nn.Module, recipe: Recipe, images: Examples, weights: Weights | None = None
 ) -> TrainState:
     """Returns the states of several trainings before their first step, along a leading axis; see `iterate`."""
     drawn = [
@@ -266,7 +321,7 @@ def iterate(
     keys: jax.Array,
     network: nn.Module,
     recipe: Recipe,
-    images: Images,
+    images: Examples,
     states: TrainState | None = None,
     *,
     weights: Weights | None = None,
@@ -277,7 +332,7 @@ def iterate(
 
     On an accelerator all members are one program, vmapped and scanned over up to 50 steps at a time. On a CPU the host
     loops over steps and members, because XLA runs convolutions in a loop, and the grouped ones that vmap makes, many
-    times slower there. Both give the same results up to rounding.
+    times slower there. Both give the same results up to rounding. The host also loops where images are read from disk.
 
     Args:
         keys: typed random keys, (members,).
@@ -287,22 +342,27 @@ def iterate(
         states: states to continue from, with a leading axis (members,); the initial ones when None.
         weights: one-hot weights of the members' architectures, from `SearchSpace.encode`, with a leading axis.
         mesh: see `step`.
-        scan: whether to scan; by default where the backend is not a CPU.
+        scan: whether to scan; by default where the backend is not a CPU and the images are in memory.
 
     Yields:
         The states after some more steps, none beyond the end of an epoch.
 
     Raises:
-        ValueError: the batch is larger than the data, or the images do not fit the network.
+        ValueError: the batch is larger than the data, the images do not fit the network or the recipe, or `scan` is
+            asked for with images on disk.
         NonFiniteLossError: a loss is NaN or infinite; what was handed out before stands.
     """
     steps = steps_per_epoch(recipe, images)
     current: Any = init_states(keys, network, recipe, images, weights) if states is None else states
-    scan = jax.default_backend() != "cpu" if scan is None else scan
+    on_cpu = jax.default_backend() == "cpu"
+    if scan and not isinstance(images, Images):
+        raise ValueError("scan: expected False with images on disk, got True")
+    scan = isinstance(images, Images) and not on_cpu if scan is None else scan
     chunk = next(n for n in range(min(_LONGEST_CHUNK if scan else _LONGEST_TURN, steps), 0, -1) if steps % n == 0)
     done, ordered = int(current.step[0]), None
+    flows = [_flow(recipe, images, key, done) for key in keys] if isinstance(images, Stream) else []
     while done < recipe.epochs * steps:
-        if ordered is None or done % steps == 0:
+        if isinstance(images, Images) and (ordered is None or done % steps == 0):
             ordered = _compiled_order(images, keys, done // steps)
         length = chunk - done % chunk
         if scan:
@@ -312,9 +372,12 @@ def iterate(
             for i, key in enumerate(keys):
                 state, own = (jax.tree.map(lambda leaf, i=i: leaf[i], tree) for tree in (current, weights))
                 for _ in range(length):
-                    state = _compiled_step(network, recipe, mesh, images, state, ordered[i], key, own)
-                    # several steps in flight on the virtual devices of a CPU can wait for each other for ever
-                    jax.block_until_ready(state.step)
+                    if ordered is None:
+                        state = _compiled_update(network, recipe, mesh, images, state, *next(flows[i]), key, own)
+                    else:
+                        state = _compiled_step(network, recipe, mesh, images, state, ordered[i], key, own)
+                    if on_cpu:  # several steps in flight on its virtual devices can wait for each other for ever
+                        jax.block_until_ready(state.step)
                 members.append(state)
             current = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
         done += length
@@ -326,9 +389,9 @@ def iterate(
 
 
 def time_step(
-    network: nn.Module, recipe: Recipe, images: Images, state: TrainState, key: jax.Array, mesh: Mesh | None = None
+    network: nn.Module, recipe: Recipe, images: Examples, state: TrainState, key: jax.Array, mesh: Mesh | None = None
 ) -> tuple[float, float]:
-    """Compiles a step and times it, on a copy of the state.
+    """Compiles a step and times it, on a copy of the state and without reading images from disk.
 
     Args:
         network: see `init`.
@@ -341,17 +404,23 @@ def time_step(
     Returns:
         Seconds that the compilation and one step take.
     """
-    ordered, state = order(images, key, 0), jax.tree.map(jnp.copy, state)
+    state = jax.tree.map(jnp.copy, state)
+    program, batch = (
+        _compiled_update,
+        (np.zeros((recipe.batch, *images.image_shape), np.uint8), np.zeros(recipe.batch, np.int32)),
+    )
+    if isinstance(images, Images):
+        program, batch = _compiled_step, (order(images, key, 0),)
     seconds = []
     for _ in range(2):
         start = time.monotonic()
-        state = jax.block_until_ready(_compiled_step(network, recipe, mesh, images, state, ordered, key))
+        state = jax.block_until_ready(program(network, recipe, mesh, images, state, *batch, key))
         seconds.append(time.monotonic() - start)
     return max(0.0, seconds[0] - seconds[1]), seconds[1]
 
 
 def evaluate(
-    network: nn.Module, state: TrainState, images: Images, weights: Weights | None = None, batch: int = 500
+    network: nn.Module, state: TrainState, images: Examples, weights: Weights | None = None, batch: int = 500
 ) -> Evaluation:
     """Classifies images by the running statistics, and by the moving average of the parameters where there is one.
 
@@ -363,36 +432,38 @@ def evaluate(
         batch: images taken at once.
 
     Returns:
-        Accuracy, loss and confusion matrix.
+        Accuracies, loss and confusion matrix.
     """
     params = state.params if state.average is None else state.average
     variables = {"params": params, RUNNING_STATISTICS: state.statistics}
-    total, loss = np.zeros((images.classes, images.classes), np.int64), 0.0
-    batch = min(batch, len(images.x))
-    for first in range(0, len(images.x), batch):
-        start = min(first, len(images.x) - batch)
-        counts, losses = _classify(network, variables, images, start, first - start, batch, weights)
-        total += np.asarray(counts)
-        loss += float(losses)
-    return Evaluation(float(np.trace(total) / total.sum()), loss / len(images.x), total)
+    confusion, sums = np.zeros((images.classes, images.classes), np.int64), np.zeros(2)
+    batch = min(batch, len(images))
+    for x, y in images.batches(batch):
+        missing = batch - len(x)  # so that one program serves the last batch too
+        x, y = (jnp.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1)) for a in (x, y))
+        counts, added = _classify(network, variables, images, x, y, batch - missing, weights)
+        confusion += np.asarray(counts)
+        sums += np.asarray(added)
+    top_five, loss = sums / len(images)
+    return Evaluation(float(np.trace(confusion) / len(images)), float(top_five), float(loss), confusion)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
+@functools.partial(jax.jit, static_argnums=0)
 def _classify(
     network: nn.Module,
     variables: Any,
-    images: Images,
-    start: jax.Array,
-    seen: jax.Array,
-    size: int,
+    images: Examples,
+    x: jax.Array,
+    y: jax.Array,
+    count: jax.Array,
     weights: Weights | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Counts labels and predictions of `size` images from `start` on, without the first `seen`; and sums the losses."""
-    x, y = (jax.lax.dynamic_slice_in_dim(a, start, size) for a in (images.x, images.y))
+    """Counts labels and predictions of the first `count` images, and sums (label among the best five, loss)."""
     outputs = network.apply(variables, images.prepare(x), *(() if weights is None else (weights,)))
     logits = outputs[0] if isinstance(outputs, tuple) else outputs
-    counted = jnp.arange(size) >= seen
+    counted = jnp.arange(len(x)) < count
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    better = jnp.sum(logits > jnp.take_along_axis(logits, y[:, None], axis=1), axis=1)
     shape = (images.classes, images.classes)
     counts = jnp.zeros(shape, jnp.int32).at[y, jnp.argmax(logits, axis=-1)].add(counted.astype(jnp.int32))
-    return counts, jnp.sum(jnp.where(counted, losses, 0))
+    return counts, jnp.sum(jnp.where(counted, jnp.stack([better < 5, losses]), 0), axis=1)

@@ -146,6 +146,10 @@ def arrays(count, size=8, labels=3):
         (arrays(6), ("--data", "gaussian"), "data: expected a data set with labels"),
         (arrays(6), ("--genotype", "nowhere.json"), "there is none at 'nowhere.json'"),
         (arrays(6), ("--auxiliary", "0.4"), "auxiliary: expected 0"),
+        (arrays(6), ("--stem", "imagenet"), "stem: expected 'cifar'"),
+        (arrays(6), ("--resized-crop", "0.5"), "image_size: expected a positive integer with resized_crop"),
+        (arrays(6), ("--resized-crop", "0.5", "--image-size", "8", "--workers", "-1"), "workers: expected"),
+        (arrays(6, labels=5), ("--resized-crop", "0.5", "--image-size", "8"), "y: expected labels from 0 to 2"),
     ],
 )
 def test_bad_input_is_refused_before_a_folder_is_made(tmp_path, capsys, test, more, message):
@@ -169,6 +173,44 @@ def test_recipes_are_defaults_that_options_override():
     assert parsed.config.cutout == 16
     assert parsed.config.epochs == 7
     assert cli.parse(["train", "--genotype", CELL]).config == train.RECIPES["nasbench201-12"]
+
+
+def test_images_that_are_read_while_the_network_trains(images, tmp_path):
+    """Cropped to another size; which process reads them is no setting of the run."""
+    more = ["--recipe", "imagenet-mobile", "--stem", "cifar", "--auxiliary", "0", "--learning-rate", "0.05"]
+    more += ["--image-size", "12", "--resized-crop", "0.5", "--epochs", "4", "--test-split", "test"]
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for out, workers in zip(runs, ("0", "1"), strict=True):
+        assert cli.main(options(images, out, *more, "--workers", workers)) == 0
+    assert result(runs[0]) == result(runs[1])
+    record, history = result(runs[0])
+    assert record["test_images"] == 20
+    assert record["test_accuracy"] > 0.6  # three pictures under noise
+    assert record["test_top_five"] == 1
+    assert [json.loads(line)["learning_rate"] for line in history.splitlines()] == pytest.approx([
+        0.05 * 0.97**epoch for epoch in range(4)
+    ])
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_was_written(finished, images, tmp_path):
+    """In a process whose files cannot grow; with room again, the run ends as if nothing had happened."""
+    command = [sys.executable, "-m", "nasi_jax.cli", *options(images, tmp_path / "run", "--evaluate-every", "1")]
+    assert cli.main([*command[3:], "--epochs", "5"]) == 0
+    out = tmp_path / "run"
+    (out / "result.json").unlink()
+    steps = sorted((out / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(steps[-1])  # so that there is an epoch to take and a checkpoint to write
+    limit = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048));"
+        "sys.argv = sys.argv[1:]; runpy.run_module('nasi_jax.cli', run_name='__main__')"
+    )
+    full = subprocess.run([sys.executable, "-c", limit, *command[2:]], capture_output=True, text=True, check=False)
+    assert full.returncode == 2
+    assert "File too large" in full.stderr
+    assert f"The last good checkpoint is of step {steps[-2].name}" in full.stderr
+    assert not (out / "result.json").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    assert result(out) == result(finished)
 
 
 def test_images_that_are_held_out(images, tmp_path):

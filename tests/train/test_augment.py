@@ -1,6 +1,10 @@
+import colorsys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
+import PIL.ImageEnhance
 
 from nasi_jax.train import augment
 
@@ -41,8 +45,55 @@ def test_cutout_clears_one_square_anywhere():
     assert np.abs(np.bincount(centres, minlength=6) - 2000 / 6).max() < 5 * np.sqrt(2000 / 6)
 
 
+def photographs(count, size=5):
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def test_a_turned_hue_is_that_of_the_standard_library():
+    greys = np.broadcast_to(np.arange(0, 250, 10).reshape(1, 5, 5, 1), (1, 5, 5, 3))
+    x = np.concatenate([photographs(3), greys]) / 255
+    turns = np.linspace(-0.6, 0.6, len(x)).reshape(-1, 1, 1)
+    found = augment.turn_hue(jnp.asarray(x, jnp.float32), jnp.asarray(turns, jnp.float32))
+    for i, image in enumerate(x):
+        for place in np.ndindex(image.shape[:2]):
+            hue, saturation, value = colorsys.rgb_to_hsv(*image[place])
+            expected = colorsys.hsv_to_rgb((hue + turns[i, 0, 0]) % 1, saturation, value)
+            np.testing.assert_allclose(found[i][place], expected, atol=2e-6)
+
+
+def test_jitter_is_pillows_enhancement_and_a_turn():
+    """With the factors that the key draws, of which Pillow rounds every result to bytes."""
+    x, key, strength = photographs(40), jax.random.key(5), 0.4
+    found = augment.jitter(key, jnp.asarray(x, jnp.float32) / 255, strength)
+    factor_key, hue_key = jax.random.split(key)
+    factors = np.asarray(jax.random.uniform(factor_key, (3, 40, 1, 1, 1), minval=0.6, maxval=1.4)).reshape(3, 40)
+    turns = jax.random.uniform(hue_key, (40, 1, 1), minval=-strength / 2, maxval=strength / 2)
+    kinds = (PIL.ImageEnhance.Brightness, PIL.ImageEnhance.Contrast, PIL.ImageEnhance.Color)
+    for i, image in enumerate(x):
+        changed = PIL.Image.fromarray(image)
+        for kind, factor in zip(kinds, factors[:, i], strict=True):
+            changed = kind(changed).enhance(float(factor))
+        back = augment.turn_hue(found[i], -turns[i])
+        # Pillow cuts off what is beyond a byte after each of three steps, and rounds the greys that they refer to
+        np.testing.assert_allclose(back, np.asarray(changed) / 255, atol=4 / 255)
+    assert factors.min() < 0.65
+    assert factors.max() > 1.35
+
+
+def test_no_jitter_changes_nothing():
+    x = jnp.asarray(photographs(4), jnp.float32) / 255
+    np.testing.assert_allclose(augment.jitter(jax.random.key(0), x, 0.0), x, atol=1e-6)
+
+
 def test_the_same_key_changes_images_in_the_same_way():
     x, key = images(8), jax.random.key(3)
-    for change in (lambda k: augment.crop(k, x, 2), lambda k: augment.flip(k, x), lambda k: augment.cutout(k, x, 3)):
+    coloured = jnp.asarray(photographs(8), jnp.float32) / 255
+    changes = (
+        lambda k: augment.crop(k, x, 2),
+        lambda k: augment.flip(k, x),
+        lambda k: augment.cutout(k, x, 3),
+        lambda k: augment.jitter(k, coloured, 0.4),
+    )
+    for change in changes:
         np.testing.assert_array_equal(change(key), change(key))
         assert not np.array_equal(change(key), change(jax.random.key(4)))

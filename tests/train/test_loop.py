@@ -113,6 +113,58 @@ def test_a_population_trains_as_each_alone(x64):
     assert not np.allclose(*(jax.tree.leaves(together.params)[0][i] for i in range(2)))
 
 
+STREAMED = dataclasses.replace(RECIPE, crop=0, resized_crop=0.3, jitter=0.4, image_size=8)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    source = images(26, size=12)
+    np.savez(path, x=source.x, y=source.y)
+    return str(path)
+
+
+def test_images_on_disk_are_trained_on_in_the_order_of_the_stream(file):
+    """And a training that continues reads on from where it was, whatever reads the images."""
+    source, network, key = data.stream(file, image_size=8), train.network(SPACE, CELL, STREAMED, 4), keys(1)
+    whole = list(train.iterate(key, network, STREAMED, source))
+    assert [int(states.step[0]) for states in whole] == [3, 6]
+    seed = int(jax.random.bits(jax.random.fold_in(key[0], 1), dtype=jnp.uint32))
+    state = train.init(network, STREAMED, source, key[0])
+    update = jax.jit(train.update, static_argnums=(0, 1, 2))
+    for x, y in source.shuffled(seed, batch=8, epochs=2, smallest=0.3):
+        state = update(network, STREAMED, None, source, state, x, y, key[0])
+    assert_close(jax.tree.map(lambda leaf: leaf[0], whole[-1].params), state.params, rtol=1e-5, atol=1e-6)
+    stored = jax.tree.map(jnp.asarray, jax.tree.map(np.asarray, whole[0]))
+    continued = last(key, network, STREAMED, data.stream(file, image_size=8, workers=1), stored)
+    jax.tree.map(np.testing.assert_array_equal, continued, whole[-1])
+
+
+def test_images_on_disk_are_evaluated_by_their_middle(file):
+    source, network = data.stream(file, image_size=8), train.network(SPACE, CELL, STREAMED, 4)
+    state = train.init(network, STREAMED, source, jax.random.key(0))
+    found = train.evaluate(network, state, source, batch=10)
+    assert found.confusion.sum() == 26
+    x, y = (np.concatenate(parts) for parts in zip(*source.batches(26), strict=True))
+    logits = network.apply(
+        {"params": state.params, RUNNING_STATISTICS: state.statistics}, source.prepare(jnp.asarray(x))
+    )
+    assert found.accuracy == np.mean(np.argmax(logits, axis=1) == y)
+
+
+def test_the_recipe_says_where_images_are(file):
+    network = train.network(SPACE, CELL, RECIPE, 4)
+    with pytest.raises(ValueError, match="resized_crop: expected 0 with images in memory, got 0.3"):
+        last(keys(1), network, STREAMED, images())
+    with pytest.raises(ValueError, match=r"resized_crop: expected a positive share with a stream, got 0\.0"):
+        last(keys(1), network, RECIPE, data.stream(file, image_size=8))
+    with pytest.raises(ValueError, match="scan: expected False with images on disk"):
+        last(keys(1), network, STREAMED, data.stream(file, image_size=8), scan=True)
+    floating = data.from_arrays(np.asarray(images().x, np.float32), np.asarray(images().y))
+    with pytest.raises(TypeError, match="jitter: expected images of bytes, got float32"):
+        last(keys(1), network, dataclasses.replace(RECIPE, jitter=0.1), floating)
+
+
 def test_different_architectures_train_together(x64):
     """As members of a one-shot network with one-hot weights, each like its derived network."""
     source, genotypes = images(), [CELL, SPACE.sample(jax.random.key(5))]
@@ -154,6 +206,18 @@ def test_evaluation_counts_every_image_once():
     np.testing.assert_array_equal(whole.confusion.sum(axis=1), np.bincount(source.y, minlength=4))
     np.testing.assert_allclose(whole.loss, parts.loss, rtol=1e-5)
     assert whole.accuracy == np.trace(whole.confusion) / 23
+
+
+def test_the_label_among_the_five_largest_logits():
+    source = images(31, classes=8)
+    network = train.network(SPACE, CELL, RECIPE, 8)
+    state = train.init(network, RECIPE, source, jax.random.key(1))
+    logits = network.apply({"params": state.params, RUNNING_STATISTICS: state.statistics}, source.prepare(source.x))
+    best = np.argsort(np.asarray(logits), axis=1)[:, -5:]
+    expected = np.mean([label in five for label, five in zip(np.asarray(source.y), best, strict=True)])
+    found = train.evaluate(network, state, source, batch=9)
+    np.testing.assert_allclose(found.top_five, expected, rtol=1e-6)
+    assert found.accuracy < found.top_five < 1
 
 
 def test_the_moving_average_is_what_is_evaluated():

@@ -1,9 +1,10 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
-from nasi_jax import spaces, train
+from nasi_jax import search, spaces, train
 
 
 def test_recipes_are_the_published_ones():
@@ -16,6 +17,19 @@ def test_recipes_are_the_published_ones():
         12, 256, 0.1, 5e-4, True,
     )  # fmt: skip
     assert dataclasses.replace(short, epochs=200) == train.RECIPES["nasbench201"]
+    mobile = train.RECIPES["imagenet-mobile"]
+    assert (mobile.epochs, mobile.batch, mobile.learning_rate, mobile.decay) == (250, 128, 0.1, 0.97)
+    assert (mobile.weight_decay, mobile.gradient_clip, mobile.label_smoothing, mobile.auxiliary) == (3e-5, 5, 0.1, 0.4)
+    assert (mobile.cells, mobile.channels, mobile.image_size, mobile.drop_path) == (14, 48, 224, 0)
+
+
+def test_rates_fall_as_published():
+    cosine = train.schedule(train.RECIPES["nasbench201"], 10)
+    np.testing.assert_allclose([cosine(0), cosine(1000), cosine(2000)], [0.1, 0.05, 0], atol=1e-9)
+    stairs = train.schedule(train.RECIPES["imagenet-mobile"], 10)
+    np.testing.assert_allclose([stairs(n) for n in (0, 9, 10, 25)], [0.1, 0.1, 0.097, 0.1 * 0.97**2], rtol=1e-6)
+    warm = train.schedule(dataclasses.replace(train.RECIPES["imagenet-mobile"], warmup=2), 10)
+    np.testing.assert_allclose([warm(n) for n in (0, 10, 20, 30)], [0, 0.05, 0.1, 0.097], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +41,9 @@ def test_recipes_are_the_published_ones():
         ({"momentum": 1.0}, "momentum: expected a number from 0 to below 1"),
         ({"drop_path": -0.1}, "drop_path: expected"),
         ({"weight_decay": float("inf")}, "weight_decay: expected"),
+        ({"decay": 1.5}, "decay: expected a number from 0 to below 1"),
+        ({"stem": "mnist"}, "stem: expected 'cifar' or 'imagenet', got 'mnist'"),
+        ({"resized_crop": 0.1}, "image_size: expected a positive integer with resized_crop"),
         ({"precision": "float16"}, "precision: expected 'float32' or 'bfloat16'"),
         ({"warmup": 600}, "warmup: expected fewer than the 600 epochs"),
     ],
@@ -39,10 +56,20 @@ def test_settings_out_of_range_are_refused(change, message):
 def test_the_network_has_what_the_recipe_asks_for():
     network = train.network(spaces.DARTS(), spaces.DARTS_V2, train.RECIPES["darts-cifar"], 100)
     assert (network.channels, network.cells, network.classes, network.auxiliary) == (36, 20, 100, True)
+    network = train.network(spaces.DARTS(), spaces.DARTS_V2, train.RECIPES["imagenet-mobile"], 1000)
+    assert (network.channels, network.cells, network.stem, network.auxiliary) == (48, 14, "imagenet", True)
 
 
-@pytest.mark.parametrize("name", ["auxiliary", "drop_path"])
-def test_a_space_without_it_says_so(name):
-    space, recipe = spaces.NASBench201(), dataclasses.replace(train.RECIPES["nasbench201"], **{name: 0.5})
-    with pytest.raises(ValueError, match=f"{name}: expected 0, networks of nasbench201"):
+def test_the_mobile_setting_is_below_600_million_multiply_adds():
+    """DARTS' table 3: 4.7 million parameters, without the auxiliary head."""
+    size = train.size(train.RECIPES["imagenet-mobile"], 1000)
+    costs = search.Counter(spaces.DARTS(), (224, 224, 3), **size)(spaces.DARTS_V2)
+    assert round(costs["params"] / 1e6, 1) == 4.7
+    assert costs["flops"] < 600e6
+
+
+@pytest.mark.parametrize(("name", "value"), [("auxiliary", 0.5), ("drop_path", 0.5), ("stem", "imagenet")])
+def test_a_space_without_it_says_so(name, value):
+    space, recipe = spaces.NASBench201(), dataclasses.replace(train.RECIPES["nasbench201"], **{name: value})
+    with pytest.raises(ValueError, match=f"{name}: expected .*, networks of nasbench201"):
         train.network(space, space.sample(jax.random.key(0)), recipe, 10)
