@@ -24,7 +24,7 @@ from nasi_jax import data, spaces, train
 from nasi_jax.cli.genotypes import read
 
 COLUMNS = ("name", "genotype", "seed", "test_accuracy", "parameters")
-_SHORT = dataclasses.replace(train.RECIPES["nasbench201-12"], batch=64, channels=8, cells=1, crop=2)
+_SHORT = dataclasses.replace(train.RECIPES["nasbench201-12"], batch=64, channels=8, cells=1, crop=2, image_size=16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,6 @@ class Options:
         random: number of random architectures.
         seeds: trainings of each architecture.
         images: training images, taken from the whole at random; 0 is all.
-        image_size: height and width that images are brought to.
         config: settings of the training; the benchmark's 12 epochs at a reduced size.
     """
 
@@ -52,7 +51,6 @@ class Options:
     random: int = 10
     seeds: int = 5
     images: int = 5000
-    image_size: int = 16
     config: Annotated[train.Recipe, tyro.conf.arg(name="")] = _SHORT
 
 
@@ -82,10 +80,10 @@ def main(options: Options) -> None:
 
 def load(options: Options) -> tuple[data.Images, data.Images]:
     """Opens training and test images, at the size wanted and both normalised alike."""
-    size: dict[str, Any] = {"image_size": options.image_size, "directory": options.data_dir}
+    size: dict[str, Any] = {"image_size": options.config.image_size or None, "directory": options.data_dir}
     training: Any = data.load(options.data, **size)
     if options.images:
-        training = data.hold_out(training, 1 - options.images / len(training.x))[0]
+        training = data.hold_out(training, 1 - options.images / len(training))[0]
     test: Any = data.load(options.data, split="test", **size)
     return training, data.normalised_like(test, training)
 

@@ -134,5 +134,5 @@ def test_bad_input_is_refused(prepared, tmp_path):
         data.stream(str(tmp_path / "floats.npz"), image_size=4)
     with pytest.raises(ValueError, match=r"batch: expected 1 to 20, the number of examples, got 21"):
         opened(prepared).check_batch(21)
-    with pytest.raises(ValueError, match="images of one size .* resized_crop"):
+    with pytest.raises(ValueError, match=r"images of one size .* resized_crop"):
         data.load(str(prepared / "photos" / "1.0.0"))

@@ -154,7 +154,7 @@ def test_images_on_disk_are_evaluated_by_their_middle(file):
 
 def test_the_recipe_says_where_images_are(file):
     network = train.network(SPACE, CELL, RECIPE, 4)
-    with pytest.raises(ValueError, match="resized_crop: expected 0 with images in memory, got 0.3"):
+    with pytest.raises(ValueError, match=r"resized_crop: expected 0 with images in memory, got 0\.3"):
         last(keys(1), network, STREAMED, images())
     with pytest.raises(ValueError, match=r"resized_crop: expected a positive share with a stream, got 0\.0"):
         last(keys(1), network, RECIPE, data.stream(file, image_size=8))
