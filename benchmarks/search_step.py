@@ -11,7 +11,6 @@ Compilation is the first step, with the draw of the parameters. The peer differe
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import importlib.util
 import json
 import pathlib
@@ -110,87 +109,10 @@ def our_steps(options: Options) -> list[float]:
 
 def peer_steps(options: Options) -> list[float]:
     """Times the steps of a network written as in the authors' code."""
-    torch: Any = importlib.import_module("torch")
-    nn, functional = torch.nn, torch.nn.functional
+    import torch_darts
 
-    def norm(channels: int) -> Any:
-        return nn.BatchNorm2d(channels, affine=False)
-
-    def separable(channels: int, window: int, strides: int, dilation: int, halves: int) -> Any:
-        layers = []
-        for half in range(halves):
-            step = strides if half == 0 else 1
-            pad = dilation * (window - 1) // 2
-            layers += [nn.ReLU(), nn.Conv2d(channels, channels, window, step, pad, dilation, channels, bias=False)]
-            layers += [nn.Conv2d(channels, channels, 1, bias=False), norm(channels)]
-        return nn.Sequential(*layers)
-
-    class Factorised(nn.Module):
-        def __init__(self, inputs: int, outputs: int):
-            super().__init__()
-            self.halves = nn.ModuleList(nn.Conv2d(inputs, outputs // 2, 1, 2, bias=False) for _ in range(2))
-            self.norm = norm(outputs)
-
-        def forward(self, x: Any) -> Any:
-            x = functional.relu(x)
-            return self.norm(torch.cat([self.halves[0](x), self.halves[1](x[:, :, 1:, 1:])], 1))
-
-    def operations(channels: int, strides: int) -> Any:
-        return nn.ModuleList([
-            nn.Sequential(nn.MaxPool2d(3, strides, 1), norm(channels)),
-            nn.Sequential(nn.AvgPool2d(3, strides, 1, count_include_pad=False), norm(channels)),
-            nn.Identity() if strides == 1 else Factorised(channels, channels),
-            separable(channels, 3, strides, 1, 2),
-            separable(channels, 5, strides, 1, 2),
-            separable(channels, 3, strides, 2, 1),
-            separable(channels, 5, strides, 2, 1),
-        ])  # fmt: skip
-
-    def preprocess(inputs: int, channels: int) -> Any:
-        return nn.Sequential(nn.ReLU(), nn.Conv2d(inputs, channels, 1, bias=False), norm(channels))
-
-    class Cell(nn.Module):
-        def __init__(self, before: int, last: int, channels: int, reduction: bool, after_reduction: bool):
-            super().__init__()
-            self.first = Factorised(before, channels) if after_reduction else preprocess(before, channels)
-            self.second, self.reduction = preprocess(last, channels), reduction
-            self.edges = nn.ModuleList(
-                operations(channels, 2 if reduction and source < 2 else 1)
-                for node in range(4)
-                for source in range(node + 2)
-            )
-
-        def forward(self, before: Any, last: Any, weights: Any) -> Any:
-            nodes, edge = [self.first(before), self.second(last)], 0
-            for node in range(4):
-                total = 0
-                for source in range(node + 2):
-                    for weight, operation in zip(weights[edge], self.edges[edge], strict=True):
-                        total = total + weight * operation(nodes[source])
-                    edge += 1
-                nodes.append(total)
-            return torch.cat(nodes[2:], 1)
-
-    class Network(nn.Module):
-        def __init__(self):
-            super().__init__()
-            channels, after = options.channels, False
-            self.stem = nn.Sequential(nn.Conv2d(3, 3 * channels, 3, 1, 1, bias=False), norm(3 * channels))
-            before, last, self.cells = 3 * channels, 3 * channels, nn.ModuleList()
-            for i in range(options.cells):
-                reduction = i in (options.cells // 3, 2 * options.cells // 3)
-                channels *= 2 if reduction else 1
-                self.cells.append(Cell(before, last, channels, reduction, after))
-                before, last, after = last, 4 * channels, reduction
-            self.head = nn.Linear(last, 10)
-
-        def forward(self, x: Any, weights: Any) -> Any:
-            before = last = self.stem(x)
-            for cell in self.cells:
-                before, last = last, cell(before, last, weights[int(cell.reduction)])
-            return self.head(last.mean((2, 3)))
-
-    network, times = Network(), []
+    torch, functional = torch_darts.torch, torch_darts.functional
+    network, times = torch_darts.Network(None, options.channels, options.cells), []
     logits = [torch.zeros(14, 7, requires_grad=True) for _ in range(2)]
     for _ in range(options.steps + 1):
         start = time.perf_counter()

@@ -19,8 +19,9 @@ def test_architecture_gradient_runs_at_a_tiny_size():
 @pytest.mark.slow
 def test_training_step_runs_at_a_tiny_size(tmp_path):
     script = ROOT / "benchmarks" / "training_step.py"
-    size = ["--channels", "2", "1", "--cells", "1", "1", "--image-size", "8", "8", "--batch", "4", "--members", "2"]
-    subprocess.run([sys.executable, script, *size, "--steps", "1", "--out", tmp_path / "t.md"], check=True)
+    size = ["--channels", "2", "2", "1", "--cells", "1", "3", "1", "--image-size", "8", "32", "8", "--batch", "4"]
+    more = ["--members", "2", "--product", "64", "--steps", "1", "--out", tmp_path / "t.md"]
+    subprocess.run([sys.executable, script, *size, *more], check=True)
     lines = (tmp_path / "t.md").read_text().splitlines()
     assert sum(line.startswith("| 2 small networks |") for line in lines) == 2
     assert lines[-1].split("|")[3].strip() == "1.00"
