@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from nasi_jax.nn.depthwise import depthwise_conv
 from nasi_jax.nn.linear import LINEAR_GAIN, RELU_GAIN, Conv, conv, parameter, weight
 from nasi_jax.nn.style import (
     CHANNEL_SCALES,
@@ -48,17 +49,34 @@ def as_block(parent: nn.Module, kind: type[nn.Module], name: str, attributes: di
     Returns:
         What it returns.
     """
-    observed = (PREACTIVATIONS, CHANNEL_SCALES, USED_PARAMETERS, RUNNING_STATISTICS, "params")
-    plain = not any(parent.is_mutable_collection(collection) for collection in observed)
-    given = any(parent.has_variable(collection, name) for collection in (CHANNEL_SCALES, RUNNING_STATISTICS))
-    if attributes["style"].blocks and plain and not given:
-        return _applied(kind(**attributes, parent=None), parent.get_variable("params", name, {}), *inputs)
+    if attributes["style"].blocks and is_plain(parent, name):
+        return as_program(kind(**attributes, parent=None), parent.get_variable("params", name, {}), *inputs)
     return kind(**attributes, name=name)(*inputs)
 
 
+def is_plain(module: nn.Module, name: str | None = None) -> bool:
+    """Whether a bound module, or the submodule of that name, reads parameters alone and leaves nothing but outputs."""
+    observed = (PREACTIVATIONS, CHANNEL_SCALES, USED_PARAMETERS, RUNNING_STATISTICS, "params")
+    if any(module.is_mutable_collection(collection) for collection in observed):
+        return False
+    read = (module.variables.get(collection, {}) for collection in (CHANNEL_SCALES, RUNNING_STATISTICS))
+    return not any(values if name is None else name in values for values in read)
+
+
 @functools.partial(jax.jit, static_argnums=0)
-def _applied(module: nn.Module, params: Any, *inputs: jax.Array) -> Any:
-    def apply(params: Any, *inputs: jax.Array) -> Any:
+def as_program(module: nn.Module, params: Any, *inputs: Any) -> Any:
+    """Calls an unbound module, which is plain, as one program; modules of equal attributes share it.
+
+    Args:
+        module: the module.
+        params: its parameters.
+        *inputs: what it is called with.
+
+    Returns:
+        What it returns.
+    """
+
+    def apply(params: Any, *inputs: Any) -> Any:
         return module.apply({"params": params}, *inputs)
 
     return _keeping_products(apply)(params, *inputs)
@@ -282,7 +300,10 @@ def _relu_conv_norm(
         The outputs, and where the network is tracking what `_moments` finds of them before they are normalised.
     """
     active = nn.relu(x)
-    if style.fused or branches[0].depthwise is None:
+    if style.blocks and branches[0].depthwise is not None:
+        (branch,) = branches  # for which the dense kernel would be several times slower on a CPU
+        joint = conv(depthwise_conv(active, branches[0].depthwise[:, :, 0], strides, dilation), branch.kernel)
+    elif style.fused or branches[0].depthwise is None:
         kernel = _concatenated([branch.dense for branch in branches])
         joint = conv(active, kernel, strides, dilation, style.parts(len(x)))
     else:
@@ -320,13 +341,10 @@ def average_pool(x: jax.Array, window: int = 3, strides: int = 1) -> jax.Array:
     rows, columns = (_window_counts(size, window, strides) for size in x.shape[1:3])
     # counted with NumPy: XLA would fold the same count of a constant image at compile time, for minutes
     counts = np.asarray(rows.reshape(1, -1, 1, 1) * columns.reshape(1, 1, -1, 1), x.dtype)
-    return _over_windows(x, 0.0, jax.lax.add, window, strides) / counts
-
-
-def _over_windows(x: jax.Array, start: float, combine: Any, window: int, strides: int) -> jax.Array:
     pad = (window - 1) // 2
     padding = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-    return jax.lax.reduce_window(x, start, combine, (1, window, window, 1), (1, strides, strides, 1), padding)
+    sums = jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, window, window, 1), (1, strides, strides, 1), padding)
+    return sums / counts
 
 
 def _window_counts(size: int, window: int, strides: int) -> np.ndarray:
@@ -339,6 +357,9 @@ def _window_counts(size: int, window: int, strides: int) -> np.ndarray:
 def max_pool(x: jax.Array, window: int = 3, strides: int = 1) -> jax.Array:
     """Takes the maximum over windows, the padding never.
 
+    The first of several equal pixels has the gradient, row by row, as in PyTorch. Taken along rows and then along
+    columns, by comparisons alone: the gradient of XLA's maximum over windows takes six times as long on a CPU.
+
     Args:
         x: images, (batch, height, width, channels).
         window: height and width of the window; padding is (window - 1) // 2.
@@ -347,7 +368,13 @@ def max_pool(x: jax.Array, window: int = 3, strides: int = 1) -> jax.Array:
     Returns:
         (batch, height / strides, width / strides, channels).
     """
-    return _over_windows(x, -jnp.inf, jax.lax.max, window, strides)
+    for axis in (2, 1):
+        pad, size = (window - 1) // 2, x.shape[axis]
+        padded = jnp.pad(x, [(pad, pad) if a == axis else (0, 0) for a in range(4)], constant_values=-jnp.inf)
+        last = strides * ((size + 2 * pad - window) // strides)
+        first, *others = (jax.lax.slice_in_dim(padded, i, i + last + 1, strides, axis) for i in range(window))
+        x = functools.reduce(lambda a, b: jnp.where((a >= b) | jnp.isnan(a), a, b), others, first)
+    return x
 
 
 class FactorizedReduction(nn.Module):

@@ -51,7 +51,8 @@ class Style(NamedTuple):
             times faster than a depthwise one; on an accelerator it pays for few channels.
         blocks: whether the network is computed outside of `jit`, block by block, on a CPU. Convolutions that read one
             input stay apart then, so that there are fewer different programs, and take 16 images at a time, over which
-            the gradient of a kernel takes half as long; a large program would only compile for longer.
+            the gradient of a kernel takes half as long; separable ones are shifted multiply-adds. A large program of
+            either kind would only compile for longer.
     """
 
     affine: bool = True

@@ -17,10 +17,11 @@ from nasi_jax.nn import (
     Parameterisation,
     ReLUConvNorm,
     Style,
-    as_block,
+    as_program,
     average_pool,
     batch_norm,
     check_style,
+    is_plain,
     max_pool,
     relu_conv_norm,
 )
@@ -97,6 +98,7 @@ class Cell(nn.Module):
         second = ReLUConvNorm(self.features, 1, style=self.style, name="preprocess_1")(last)
         sources: list[jax.Array] = [first, second]
         incoming: dict[int, list[jax.Array]] = {node: [] for node in range(NODES)}
+        rows = [] if weights is None else _rows(weights)
         for source in range(NODES + 1):
             leaving = [edge for edge in range(len(EDGES)) if EDGES[edge][0] == source]
             attributes: dict[str, Any] = {
@@ -109,8 +111,7 @@ class Cell(nn.Module):
             if weights is None:
                 outputs = Edges(**attributes, name=name)(x)
             else:
-                rows = jnp.stack([weights[edge, -len(OPERATIONS) :] for edge in leaving])
-                outputs = as_block(self, Edges, name, attributes, x, rows)
+                outputs = Edges(**attributes, name=name)(x, [rows[edge] for edge in leaving])
             for number, edge in enumerate(leaving):
                 for i, y in enumerate(outputs[number]):
                     identity = attributes["choices"][number][i] == "skip_connect" and attributes["strides"] == 1
@@ -139,27 +140,30 @@ class Edges(nn.Module):
     style: Style = Style()
 
     @nn.compact
-    def __call__(self, x: jax.Array, rows: jax.Array | None = None) -> list[list[jax.Array]]:
+    def __call__(
+        self, x: jax.Array, rows: list[jax.Array] | None = None, pools: dict[str, jax.Array] | None = None
+    ) -> list[list[jax.Array]]:
         """Applies the operations.
 
         Args:
             x: images, (batch, height, width, features).
-            rows: weights of the operations of each edge, (edges, operations), where it has all of them; else None.
+            rows: for each edge the weights of its operations, where it has all of them; else None.
+            pools: what `_pools` gives, where it is known already.
 
         Returns:
             For each edge the outputs of its operations, or where there are weights a list of their sums alone.
         """
+        if rows is not None and pools is None and self.style.blocks and is_plain(self):
+            return self._one_by_one(x, rows)
         outputs: list[dict[str, jax.Array]] = [{} for _ in self.choices]
 
         def edges_with(operation: str) -> list[int]:
             return [edge for edge, operations in enumerate(self.choices) if operation in operations]
 
-        for name, pool in _POOLS.items():
-            if edges_with(name):
-                pooled = pool(x, 3, self.strides)
-                pooled = pooled if self.style.affine else batch_norm(self, name, pooled, None, None, self.style)
-                for edge in edges_with(name):
-                    outputs[edge][name] = pooled
+        names = [name for name in _POOLS if edges_with(name)]
+        for name, pooled in (_pools(self, x, names, self.strides) if pools is None else pools).items():
+            for edge in edges_with(name):
+                outputs[edge][name] = pooled
         for edge in edges_with("skip_connect"):
             reduced = x
             if self.strides == 2:
@@ -171,7 +175,7 @@ class Edges(nn.Module):
             branches = [ReLUConvNorm(*part, name=f"edge_{e}_{name}").weights(x.shape[-1], x.dtype) for e in edges]
             uses: Any = len(edges)
             if rows is not None:
-                uses = jnp.sum(rows[:, OPERATIONS.index(name)])
+                uses = sum(row[OPERATIONS.index(name)] for row in rows)
             found = relu_conv_norm(self, name, x, branches, self.style, self.strides, dilation, uses)
             for edge, y in zip(edges, found, strict=True):
                 if name.startswith("sep"):
@@ -180,8 +184,47 @@ class Edges(nn.Module):
                 outputs[edge][name] = y
         if rows is None:
             return [[found[o] for o in operations] for operations, found in zip(self.choices, outputs, strict=True)]
-        weighted = [[rows[e, i] * found[o] for i, o in enumerate(OPERATIONS)] for e, found in enumerate(outputs)]
+        weighted = [[rows[e][i] * found[o] for i, o in enumerate(OPERATIONS)] for e, found in enumerate(outputs)]
         return [[sum(terms[1:], terms[0])] for terms in weighted]
+
+    def _one_by_one(self, x: jax.Array, rows: list[jax.Array]) -> list[list[jax.Array]]:
+        """Calls one program for every edge, which is the same for all that leave such images."""
+        pools = as_program(_Pools(self.strides, self.style, parent=None), {}, x)
+        edge = Edges(self.features, self.strides, self.choices[:1], self.style, parent=None)
+        outputs = []
+        for e in range(len(self.choices)):
+            prefix = f"edge_{e}_"
+            own = {
+                f"edge_0_{name.removeprefix(prefix)}": leaf
+                for name, leaf in self.variables["params"].items()
+                if name.startswith(prefix)
+            }
+            outputs += as_program(edge, own, x, [rows[e]], pools)
+        return outputs
+
+
+class _Pools(nn.Module):
+    strides: int
+    style: Style
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
+        return _pools(self, x, [*_POOLS], self.strides)
+
+
+def _pools(module: nn.Module, x: jax.Array, names: list[str], strides: int) -> dict[str, jax.Array]:
+    """Returns the outputs of the pools."""
+    outputs = {name: _POOLS[name](x, 3, strides) for name in names}
+    style: Style = module.style  # type: ignore[attr-defined]
+    if style.affine:
+        return outputs
+    return {name: batch_norm(module, name, y, None, None, style) for name, y in outputs.items()}
+
+
+@jax.jit
+def _rows(weights: jax.Array) -> list[jax.Array]:
+    """Returns for each edge the weights of `OPERATIONS`, the last ones."""
+    return [*weights[:, -len(OPERATIONS) :]]
 
 
 def _chosen(leaving: list[int], choices: tuple[tuple[int, str], ...] | None) -> tuple[tuple[str, ...], ...]:

@@ -100,6 +100,27 @@ def test_pools_are_those_of_pytorch(kind, strides):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("window", "strides", "size"), [(3, 1, 6), (3, 2, 7), (2, 2, 6), (5, 1, 6)])
+def test_the_first_of_equal_pixels_has_the_gradient_of_the_maximum(window, strides, size):
+    """As where XLA selects and scatters; of pixels of which many are equal."""
+    x = jax.random.randint(jax.random.key(0), (3, size, size, 2), 0, 3).astype(jnp.float32)
+    pad = (window - 1) // 2
+
+    def oracle(x):
+        padding = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+        return jax.lax.reduce_window(
+            x, -jnp.inf, jax.lax.max, (1, window, window, 1), (1, strides, strides, 1), padding
+        )
+
+    (found, pullback), (expected, expected_pullback) = (
+        jax.vjp(f, x) for f in (lambda x: nn.max_pool(x, window, strides), oracle)
+    )
+    np.testing.assert_array_equal(found, expected)
+    cotangent = jax.random.normal(jax.random.key(1), found.shape)
+    np.testing.assert_allclose(pullback(cotangent)[0], expected_pullback(cotangent)[0], rtol=1e-5, atol=1e-6)
+    assert jnp.isnan(nn.max_pool(x.at[1].set(jnp.nan), window, strides)[1]).all()
+
+
 def test_maximum_is_that_of_the_window_without_padding():
     x = -jnp.arange(1.0, 17).reshape(1, 4, 4, 1)
     np.testing.assert_array_equal(nn.max_pool(x, 3, 2)[0, :, :, 0], [[-1, -2], [-5, -6]])
