@@ -1,11 +1,12 @@
 """Searches the DARTS space with true labels, with random labels, and with Gaussian noise in the place of images.
 
     python experiments/darts_search.py --images cifar10.npz
+    python experiments/darts_search.py --settings --out experiments/results/darts_settings    # on noise alone
 
-Every kind is one `nasi search --preset nasi-fix` over several seeds; an interrupted run continues. Writes to
-experiments/results/darts_search: a table of the traces, of how far searches agree with each other and with those of
-the other kinds, and of how often each operation was selected, with a figure; the selected cells of all searches; and a
-drawing of each kind's cells. Expected: experiments/README.md.
+With `--settings` it compares the whole batch with micro-batches and float32 with bfloat16 instead. Every kind is one
+`nasi search --preset nasi-fix` over several seeds; an interrupted run continues. Writes a table of the traces, of how
+far searches agree with each other and with those of the other kinds, and of how often each operation was selected, with
+a figure; the selected cells of all searches; and a drawing of each kind's cells. Expected: experiments/README.md.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from nasi_jax import cli, search, spaces
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Search the DARTS space on three kinds of data.
+    """Search the DARTS space on three kinds of data, or with three settings.
 
     Attributes:
-        images: an .npz file with images x and labels y.
+        images: an .npz file with images x and labels y; not needed with `settings`.
+        settings: compare settings that save memory or time, in the place of kinds of data.
         seeds: independent searches on each kind of data.
         runs: where the run folders go.
         out: where the results go.
@@ -42,7 +44,8 @@ class Options:
         image_size: height and width of the images; the paper's number is 32.
     """
 
-    images: pathlib.Path
+    images: pathlib.Path | None = None
+    settings: bool = False
     seeds: int = 5
     runs: pathlib.Path = pathlib.Path("runs/darts_search")
     out: pathlib.Path = pathlib.Path("experiments/results/darts_search")
@@ -60,8 +63,13 @@ def main(options: Options) -> int:
     size = {"steps": options.steps, "batch": options.batch, "cells": options.cells, "channels": options.channels}
     shared = ["--space", space.name, "--preset", options.preset, "--seeds", f"{options.seeds}"]
     shared += [word for name, value in size.items() for word in (f"--{name}", f"{value}")]
-    images = ["--data", str(options.images)]
-    kinds = {"true labels": images, "random labels": [*images, "--labels", "random"], "Gaussian": []}
+    if options.settings:
+        kinds = {"float32": [], "micro-batches": ["--micro-batches", "4"], "bfloat16": ["--mixed-precision"]}
+    elif options.images is None:
+        raise ValueError("images: expected an .npz file of images without settings, got None")
+    else:
+        images = ["--data", str(options.images)]
+        kinds = {"true labels": images, "random labels": [*images, "--labels", "random"], "Gaussian": []}
     options.out.mkdir(parents=True, exist_ok=True)
     records, histories = {}, {}
     for kind, chosen in kinds.items():
@@ -84,7 +92,8 @@ def main(options: Options) -> int:
     text = table(space, records, histories, weights)
     (options.out / "table.md").write_text(text)
     selected = {kind: record["searches"] for kind, record in records.items()}
-    shown = {"size": size | {"image_size": options.image_size}, "provenance": records["Gaussian"]["provenance"]}
+    provenance = next(iter(records.values()))["provenance"]
+    shown = {"size": size | {"image_size": options.image_size}, "provenance": provenance}
     (options.out / "searches.json").write_text(json.dumps(selected | shown, indent=1) + "\n")
     operations_figure(space, weights).savefig(options.out / "operations.png", dpi=120)
     print(text)
@@ -103,6 +112,11 @@ def agreement(a: np.ndarray, b: np.ndarray | None = None) -> float:
     return float(np.mean([np.sum(x * y) / np.sum(x) for x, y in pairs]))
 
 
+def of_equal_seeds(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns the same for pairs of searches of one seed, which have initialisation, noise and samples in common."""
+    return float(np.mean([np.sum(x * y) / np.sum(x) for x, y in zip(a, b, strict=True)]))
+
+
 def chance(space: spaces.SearchSpace) -> float:
     """Returns the agreement of random architectures."""
     drawn = jax.vmap(space.sample)(jax.random.split(jax.random.key(0), 200))
@@ -119,7 +133,7 @@ def table(
 ) -> str:
     """Writes the figures as Markdown."""
     counter = search.Counter(space, (32, 32, 3), channels=36, cells=20)
-    lines = ["| data | T~, mean over steps | million parameters (36 channels, 20 cells) | agreement of searches |"]
+    lines = ["| searches | T~, mean over steps | million parameters (36 channels, 20 cells) | agreement of searches |"]
     lines.append("| --- | --- | --- | --- |")
     for kind, record in records.items():
         traces = [
@@ -129,10 +143,15 @@ def table(
         sizes = [counter(space.parse(entry["genotype"]))["params"] / 1e6 for entry in record["searches"]]
         shares = [f"{agreement(weights[kind]):.2f} among each other"] if len(weights[kind]) > 1 else []
         shares += [f"{agreement(weights[kind], weights[other]):.2f} with {other}" for other in records if other != kind]
+        shares += [
+            f"{of_equal_seeds(weights[kind], weights[other]):.2f} with {other} of the same seed"
+            for other in records
+            if other != kind
+        ]
         figures = " | ".join(f"{np.mean(values):.3g} ± {np.std(values):.2g}" for values in (traces, sizes))
         lines.append(f"| {kind} | {figures} | {', '.join(shares)} |")
     lines += ["", f"Two random architectures agree in {chance(space):.2f} of their edges.", ""]
-    lines += ["| data | " + " | ".join(space.operations) + " |", "| --- " * (1 + len(space.operations)) + "|"]
+    lines += ["| searches | " + " | ".join(space.operations) + " |", "| --- " * (1 + len(space.operations)) + "|"]
     for kind, found in weights.items():
         shares = found.sum(axis=(0, 1, 2)) / found.sum()
         lines.append(f"| {kind} | " + " | ".join(f"{share:.2f}" for share in shares) + " |")

@@ -24,7 +24,9 @@ from nasi_jax import data, spaces, train
 from nasi_jax.cli.genotypes import read
 
 COLUMNS = ("name", "genotype", "seed", "test_accuracy", "parameters")
-_SHORT = dataclasses.replace(train.RECIPES["nasbench201-12"], batch=64, channels=8, cells=1, crop=2, image_size=16)
+_SHORT = dataclasses.replace(
+    train.RECIPES["nasbench201-12"], batch=64, channels=8, cells=1, crop=2, image_size=16, initialisation="he"
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,6 +56,8 @@ class NASIConfig:
         optimizer: how the logits move; see `nasi_jax.search.Optimizer`.
         learning_rate: of adam and sgd.
         parameterisation: how weights are stored, which decides how layers share the trace.
+        mixed_precision: whether the network computes in bfloat16, for accelerators; parameters, statistics of batch
+            normalisation, losses and the logits of the architecture stay in JAX's default float type.
         channels: channels of the one-shot network's first stage.
         cells: size of the one-shot network in cells, as the space counts them.
 
@@ -77,6 +79,7 @@ class NASIConfig:
     optimizer: Optimizer = "nasi"
     learning_rate: float = 0.1
     parameterisation: Parameterisation = "ntk"
+    mixed_precision: bool = False
     channels: int = 8
     cells: int = 5
 
@@ -310,7 +313,10 @@ def step(
     module = one_shot(space, config, source, blocks)
 
     def network(p: Any, weights: Weights, x: jax.Array) -> jax.Array:
-        return module.apply({"params": p}, x, weights)  # type: ignore[return-value]
+        if config.mixed_precision:
+            p, weights, x = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (p, weights, x))
+        logits: Any = module.apply({"params": p}, x, weights)
+        return logits.astype(batch.x.dtype)
 
     point = _point(space, config, state)
     nu = (state.nu + state.trace_sum) / (1 + state.step) if config.adaptive else state.nu

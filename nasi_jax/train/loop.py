@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -131,6 +133,8 @@ def init(
     extra = () if weights is None else (weights,)
     x = jnp.zeros((2, *images.image_shape), jnp.result_type(float))
     params = network.init(jax.random.fold_in(key, 0), x, *extra)["params"]
+    if recipe.initialisation == "pytorch":
+        params = jax.tree_util.tree_map_with_path(functools.partial(_as_pytorch, jax.random.fold_in(key, 3)), params)
     shapes = jax.eval_shape(lambda p: network.apply({"params": p}, x, *extra, mutable=[RUNNING_STATISTICS])[1], params)
     starts = jax.tree.map(
         lambda moments: (jnp.zeros(moments[0].shape, moments[0].dtype), jnp.ones(moments[1].shape, moments[1].dtype)),
@@ -146,6 +150,15 @@ def init(
         loss=jnp.zeros(()),
         correct=jnp.zeros((), jnp.int32),
     )
+
+
+def _as_pytorch(key: jax.Array, path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+    """Draws a kernel, whose last axis is that of its outputs, by its name; biases and scales stay as they are."""
+    if leaf.ndim < 2:
+        return leaf
+    bound = math.prod(leaf.shape[:-1]) ** -0.5
+    own = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
+    return jax.random.uniform(own, leaf.shape, leaf.dtype, -bound, bound)
 
 
 def order(images: Images, key: jax.Array, epoch: jax.typing.ArrayLike) -> jax.Array:

@@ -35,6 +35,8 @@ class Recipe:
         drop_path: probability that an edge is dropped in the last epoch, to which it rises linearly.
         auxiliary: weight of the loss of the auxiliary head; 0 is no such head.
         precision: type in which the network computes; parameters, statistics and losses stay float32.
+        initialisation: how kernels are drawn: "he" with variance 2 / inputs as for a search, or "pytorch" as its layers
+            do by default, uniformly with variance 1 / (3 inputs), which published protocols rely on.
         average: decay of the moving average of the parameters, by which the network is evaluated; 0 is none.
         channels: channels of the first cells.
         cells: size in cells, as the space counts them.
@@ -63,6 +65,7 @@ class Recipe:
     drop_path: float = 0.0
     auxiliary: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
+    initialisation: Literal["he", "pytorch"] = "he"
     average: float = 0.0
     channels: int = 16
     cells: int = 5
@@ -82,7 +85,12 @@ class Recipe:
         for name in ("momentum", "decay", "label_smoothing", "resized_crop", "jitter", "drop_path", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a number from 0 to below 1, got {getattr(self, name)!r}")
-        for name, known in (("precision", ("float32", "bfloat16")), ("stem", ("cifar", "imagenet"))):
+        choices = {
+            "precision": ("float32", "bfloat16"),
+            "initialisation": ("he", "pytorch"),
+            "stem": ("cifar", "imagenet"),
+        }
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected {known[0]!r} or {known[1]!r}, got {getattr(self, name)!r}")
         if self.resized_crop and not self.image_size:
@@ -92,7 +100,16 @@ class Recipe:
 
 
 _NASBENCH201 = Recipe(
-    epochs=200, batch=256, learning_rate=0.1, nesterov=True, weight_decay=5e-4, crop=4, flip=True, channels=16, cells=5
+    epochs=200,
+    batch=256,
+    learning_rate=0.1,
+    nesterov=True,
+    weight_decay=5e-4,
+    crop=4,
+    flip=True,
+    initialisation="pytorch",
+    channels=16,
+    cells=5,
 )
 
 RECIPES = {
@@ -107,6 +124,7 @@ RECIPES = {
         cutout=16,
         drop_path=0.2,
         auxiliary=0.4,
+        initialisation="pytorch",
         channels=36,
         cells=20,
     ),
@@ -124,6 +142,7 @@ RECIPES = {
         resized_crop=0.08,
         jitter=0.4,
         auxiliary=0.4,
+        initialisation="pytorch",
         channels=48,
         cells=14,
         stem="imagenet",

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -197,3 +198,17 @@ def test_an_optimiser_moves_the_logits_uphill(optimizer):
 def test_bad_settings_are_refused_by_name(bad, message):
     with pytest.raises(ValueError, match=f"^{message}: expected"):
         search.NASIConfig(**bad)
+
+
+@pytest.mark.parametrize("estimator", ["soft", "score-function"])
+def test_mixed_precision_measures_nearly_the_same_and_keeps_the_state(estimator):
+    config = search.NASIConfig(steps=8, batch=8, channels=4, cells=1, **RELAXED | {"estimator": estimator})
+    half = dataclasses.replace(config, mixed_precision=True)
+    (exact, info), (rough, rough_info) = run(config), run(half)
+    assert jax.tree.map(lambda leaf: leaf.dtype, rough) == jax.tree.map(lambda leaf: leaf.dtype, exact)
+    np.testing.assert_allclose(rough_info.trace, info.trace, rtol=0.1)
+    assert not np.array_equal(rough_info.trace, info.trace)
+    a, b = (state.alphas["cell"].ravel() for state in (exact, rough))
+    assert float(a @ b / jnp.linalg.norm(a) / jnp.linalg.norm(b)) > 0.95
+    program = jax.make_jaxpr(lambda s, p: search.step(SPACE, half, SOURCE, s, p, jax.random.key(0)))
+    assert "bf16" in str(program(exact, params(config)))

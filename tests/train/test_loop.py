@@ -70,6 +70,26 @@ def test_a_step_is_pytorchs_update(x64):
     assert_close(state.statistics, statistics, rtol=1e-9, atol=1e-12)
 
 
+def test_kernels_are_drawn_as_pytorch_does():
+    """Its layers' bounds and deviations; a kernel by its name, so that it is the same in a one-shot network."""
+    torch = pytest.importorskip("torch")
+    source, recipe, key = (
+        images(),
+        dataclasses.replace(RECIPE, initialisation="pytorch", channels=32),
+        jax.random.key(0),
+    )
+    network = train.network(SPACE, CELL, recipe, 4)
+    found = train.init(network, recipe, source, key).params["stage_0_cell_0"]["edge_0_1_nor_conv_3x3"]["kernel"]
+    expected = torch.nn.Conv2d(32, 32, 3).weight.detach().numpy()
+    assert found.shape == (3, 3, 32, 32)
+    np.testing.assert_allclose(np.std(found), np.std(expected), rtol=0.03)
+    np.testing.assert_allclose(np.abs(found).max(), np.abs(expected).max(), rtol=0.01)
+    weights = jax.tree.map(lambda leaf: leaf.astype(float), SPACE.encode(CELL))
+    one_shot = SPACE.one_shot(channels=32, cells=1, classes=4, affine=True, discrete=True)
+    whole = train.init(one_shot, recipe, source, key, weights).params
+    np.testing.assert_array_equal(whole["stage_0_cell_0"]["edge_0_1_nor_conv_3x3"]["kernel"], found)
+
+
 def test_every_image_is_seen_once_in_an_epoch():
     source, key = images(), jax.random.key(3)
     orders = [np.asarray(train.order(source, key, epoch)) for epoch in range(3)]
