@@ -178,7 +178,7 @@ def test_recipes_are_defaults_that_options_override():
 def test_images_that_are_read_while_the_network_trains(images, tmp_path):
     """Cropped to another size; which process reads them is no setting of the run."""
     more = ["--recipe", "imagenet-mobile", "--stem", "cifar", "--auxiliary", "0", "--learning-rate", "0.05"]
-    more += ["--image-size", "12", "--resized-crop", "0.5", "--epochs", "4", "--test-split", "test"]
+    more += ["--image-size", "12", "--resized-crop", "0.5", "--epochs", "4", "--initialisation", "he"]
     runs = [tmp_path / "a", tmp_path / "b"]
     for out, workers in zip(runs, ("0", "1"), strict=True):
         assert cli.main(options(images, out, *more, "--workers", workers)) == 0
