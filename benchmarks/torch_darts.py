@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from nasi_jax.spaces.darts_network import EDGES, OPERATIONS
+from nasi_jax.spaces.darts_network import EDGES, NODES, OPERATIONS
 
 torch: Any = importlib.import_module("torch")
 nn, functional = torch.nn, torch.nn.functional
-_NODES = 4
 
 
 class Network(nn.Module):
@@ -72,7 +71,7 @@ class _Cell(nn.Module):
         )
 
     def forward(self, before: Any, last: Any, weights: Any) -> Any:
-        nodes = [self.first(before), self.second(last)] + [0] * _NODES
+        nodes = [self.first(before), self.second(last)] + [0] * NODES
         for number, ((source, target), edge) in enumerate(zip(EDGES, self.edges, strict=True)):
             for i, operation in enumerate(edge):
                 output = operation(nodes[source])
@@ -94,7 +93,7 @@ class _Factorised(nn.Module):
 def _chosen(genotype: Any, kind: int) -> list[list[str]]:
     """Returns the operations of each edge of a cell, none or one."""
     chosen = [[] for _ in EDGES]
-    for node in range(_NODES):
+    for node in range(NODES):
         for source, operation in zip(genotype.inputs[kind, node], genotype.operations[kind, node], strict=True):
             chosen[EDGES.index((int(source), node))].append(OPERATIONS[int(np.asarray(operation))])
     return chosen

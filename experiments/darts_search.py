@@ -16,6 +16,7 @@ import itertools
 import json
 import pathlib
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -106,15 +107,9 @@ def encoded(space: spaces.SearchSpace, record: dict[str, Any]) -> np.ndarray:
     return np.array([[np.asarray(weights[kind]) for kind in space.edges] for weights in found])
 
 
-def agreement(a: np.ndarray, b: np.ndarray | None = None) -> float:
-    """Returns the mean share of edges, with their operations, that two searches have in common."""
-    pairs = itertools.combinations(a, 2) if b is None else itertools.product(a, b)
+def agreement(pairs: Iterable[tuple[np.ndarray, ...]]) -> float:
+    """Returns the mean share of edges, with their operations, that the two searches of a pair have in common."""
     return float(np.mean([np.sum(x * y) / np.sum(x) for x, y in pairs]))
-
-
-def of_equal_seeds(a: np.ndarray, b: np.ndarray) -> float:
-    """Returns the same for pairs of searches of one seed, which have initialisation, noise and samples in common."""
-    return float(np.mean([np.sum(x * y) / np.sum(x) for x, y in zip(a, b, strict=True)]))
 
 
 def chance(space: spaces.SearchSpace) -> float:
@@ -122,7 +117,7 @@ def chance(space: spaces.SearchSpace) -> float:
     drawn = jax.vmap(space.sample)(jax.random.split(jax.random.key(0), 200))
     found = jax.vmap(space.encode)(drawn)
     stacked = np.stack([np.asarray(found[kind]) for kind in space.edges], axis=1)
-    return agreement(stacked[:100], stacked[100:])
+    return agreement(itertools.product(stacked[:100], stacked[100:]))
 
 
 def table(
@@ -141,12 +136,12 @@ def table(
             for entry in record["searches"]
         ]
         sizes = [counter(space.parse(entry["genotype"]))["params"] / 1e6 for entry in record["searches"]]
-        shares = [f"{agreement(weights[kind]):.2f} among each other"] if len(weights[kind]) > 1 else []
-        shares += [f"{agreement(weights[kind], weights[other]):.2f} with {other}" for other in records if other != kind]
+        own, others = weights[kind], {other: found for other, found in weights.items() if other != kind}
+        shares = [f"{agreement(itertools.combinations(own, 2)):.2f} among each other"] if len(own) > 1 else []
+        shares += [f"{agreement(itertools.product(own, found)):.2f} with {other}" for other, found in others.items()]
         shares += [
-            f"{of_equal_seeds(weights[kind], weights[other]):.2f} with {other} of the same seed"
-            for other in records
-            if other != kind
+            f"{agreement(zip(own, found, strict=True)):.2f} with {other} of the same seed"
+            for other, found in others.items()
         ]
         figures = " | ".join(f"{np.mean(values):.3g} ± {np.std(values):.2g}" for values in (traces, sizes))
         lines.append(f"| {kind} | {figures} | {', '.join(shares)} |")

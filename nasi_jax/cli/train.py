@@ -132,8 +132,11 @@ class Train:
                         if (epoch + 1) % self.evaluate_every == 0 or epoch + 1 == self.config.epochs:
                             found = train.evaluate(network, _first(latest), test)
                             accuracy = found.accuracy
-                            row |= {"test_loss": found.loss, "test_accuracy": found.accuracy}
-                            row |= {"test_top_five": found.top_five}
+                            row |= {
+                                "test_loss": found.loss,
+                                "test_accuracy": found.accuracy,
+                                "test_top_five": found.top_five,
+                            }
                         rows.append({"step": done - 1, "epoch": epoch, **row})
                         folder.append_history(rows[-1:])
                     states = latest  # what `save` writes; not before the epoch's row is there

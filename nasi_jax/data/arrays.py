@@ -98,8 +98,7 @@ class Images:
 
     def check_batch(self, size: int) -> None:
         """Raises ValueError if a batch of `size` distinct images cannot be drawn."""
-        if not 1 <= size <= len(self):
-            raise ValueError(f"batch: expected 1 to {len(self)}, the number of examples, got {size}")
+        check_batch(size, len(self))
 
     def batch(self, key: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
         """Draws distinct examples; works under `jit`, `vmap` and `scan`.
@@ -153,6 +152,12 @@ def normalised(x: jax.Array, mean: jax.Array, deviation: jax.Array) -> jax.Array
     """Returns (x - mean) / deviation for each colour, the last axis, in JAX's default float type."""
     mean, deviation = (value.reshape((1,) * (x.ndim - 1) + (-1,)) for value in (mean, deviation))
     return (x.astype(jnp.result_type(float)) - mean) / deviation
+
+
+def check_batch(size: int, examples: int) -> None:
+    """Raises ValueError if a batch of `size` distinct images cannot be drawn from so many."""
+    if not 1 <= size <= examples:
+        raise ValueError(f"batch: expected 1 to {examples}, the number of examples, got {size}")
 
 
 def from_arrays(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from nasi_jax.data.arrays import from_npz, normalised
+from nasi_jax.data.arrays import check_batch, from_npz, normalised
 from nasi_jax.data.tfds import open_records
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -89,8 +89,7 @@ class Stream:
 
     def check_batch(self, size: int) -> None:
         """Raises ValueError if a batch of `size` distinct images cannot be drawn."""
-        if not 1 <= size <= len(self):
-            raise ValueError(f"batch: expected 1 to {len(self)}, the number of examples, got {size}")
+        check_batch(size, len(self))
 
     def prepare(self, x: jax.Array) -> jax.Array:
         """Normalises crops (size, height, width, 3) of bytes."""

@@ -98,7 +98,7 @@ class Cell(nn.Module):
         second = ReLUConvNorm(self.features, 1, style=self.style, name="preprocess_1")(last)
         sources: list[jax.Array] = [first, second]
         incoming: dict[int, list[jax.Array]] = {node: [] for node in range(NODES)}
-        rows = [] if weights is None else _rows(weights)
+        rows = None if weights is None else _rows(weights)
         for source in range(NODES + 1):
             leaving = [edge for edge in range(len(EDGES)) if EDGES[edge][0] == source]
             attributes: dict[str, Any] = {
@@ -107,11 +107,8 @@ class Cell(nn.Module):
                 "choices": _chosen(leaving, self.choices),
                 "style": self.style,
             }
-            name, x = f"from_{source}", sources[source]
-            if weights is None:
-                outputs = Edges(**attributes, name=name)(x)
-            else:
-                outputs = Edges(**attributes, name=name)(x, [rows[edge] for edge in leaving])
+            own_rows = None if rows is None else [rows[edge] for edge in leaving]
+            outputs = Edges(**attributes, name=f"from_{source}")(sources[source], own_rows)
             for number, edge in enumerate(leaving):
                 for i, y in enumerate(outputs[number]):
                     identity = attributes["choices"][number][i] == "skip_connect" and attributes["strides"] == 1
@@ -191,15 +188,13 @@ class Edges(nn.Module):
         """Calls one program for every edge, which is the same for all that leave such images."""
         pools = as_program(_Pools(self.strides, self.style, parent=None), {}, x)
         edge = Edges(self.features, self.strides, self.choices[:1], self.style, parent=None)
-        outputs = []
-        for e in range(len(self.choices)):
+        params, outputs = self.variables["params"], []
+        for e, row in enumerate(rows):
             prefix = f"edge_{e}_"
             own = {
-                f"edge_0_{name.removeprefix(prefix)}": leaf
-                for name, leaf in self.variables["params"].items()
-                if name.startswith(prefix)
+                f"edge_0_{name.removeprefix(prefix)}": leaf for name, leaf in params.items() if name.startswith(prefix)
             }
-            outputs += as_program(edge, own, x, [rows[e]], pools)
+            outputs += as_program(edge, own, x, [row], pools)
         return outputs
 
 

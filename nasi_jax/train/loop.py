@@ -418,12 +418,11 @@ def time_step(
         Seconds that the compilation and one step take.
     """
     state = jax.tree.map(jnp.copy, state)
-    program, batch = (
-        _compiled_update,
-        (np.zeros((recipe.batch, *images.image_shape), np.uint8), np.zeros(recipe.batch, np.int32)),
-    )
     if isinstance(images, Images):
         program, batch = _compiled_step, (order(images, key, 0),)
+    else:
+        blank = np.zeros((recipe.batch, *images.image_shape), np.uint8)
+        program, batch = _compiled_update, (blank, np.zeros(recipe.batch, np.int32))
     seconds = []
     for _ in range(2):
         start = time.monotonic()

@@ -194,9 +194,9 @@ def test_images_that_are_read_while_the_network_trains(images, tmp_path):
 
 def test_a_full_disk_stops_the_run_and_keeps_what_was_written(finished, images, tmp_path):
     """In a process whose files cannot grow; with room again, the run ends as if nothing had happened."""
-    command = [sys.executable, "-m", "nasi_jax.cli", *options(images, tmp_path / "run", "--evaluate-every", "1")]
-    assert cli.main([*command[3:], "--epochs", "5"]) == 0
     out = tmp_path / "run"
+    command = [sys.executable, "-m", "nasi_jax.cli", *options(images, out)]
+    shutil.copytree(finished, out)
     (out / "result.json").unlink()
     steps = sorted((out / "checkpoints").iterdir(), key=lambda path: int(path.name))
     shutil.rmtree(steps[-1])  # so that there is an epoch to take and a checkpoint to write

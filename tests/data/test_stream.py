@@ -1,9 +1,8 @@
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from prepared_sets import prepare
 
 from nasi_jax import data
 from nasi_jax.data.stream import _random_crop
@@ -13,22 +12,8 @@ from nasi_jax.data.stream import _random_crop
 def prepared(tmp_path_factory):
     """A tiny set of images of different sizes, prepared as TensorFlow Datasets would; a folder of the user's own."""
     directory = tmp_path_factory.mktemp("tfds")
-    program = f"""
-import numpy as np, tensorflow_datasets as tfds
-class Photos(tfds.core.GeneratorBasedBuilder):
-    VERSION = tfds.core.Version("1.0.0")
-    def _info(self):
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(dict(
-            image=tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
-            label=tfds.features.ClassLabel(num_classes=4))))
-    def _split_generators(self, dl_manager):
-        return dict(train=self._generate_examples(), validation=self._generate_examples())
-    def _generate_examples(self):
-        for i in range(20):
-            yield i, dict(image=np.full((8 + i, 30 - i, 3), 10 * i, np.uint8), label=i % 4)
-Photos(data_dir={str(directory)!r}, file_format="array_record").download_and_prepare()
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    examples = "((np.full((8 + i, 30 - i, 3), 10 * i, np.uint8), i % 4) for i in range(20))"
+    prepare(directory, "Photos", (None, None, 3), 4, examples, ("train", "validation"))
     return directory
 
 

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from prepared_sets import prepare
 
 from nasi_jax import data
 
@@ -11,21 +12,7 @@ from nasi_jax import data
 def prepared(tmp_path_factory):
     """A tiny set of two classes, prepared as TensorFlow Datasets would."""
     directory = tmp_path_factory.mktemp("tfds")
-    program = f"""
-import numpy as np, tensorflow_datasets as tfds
-class Tiny(tfds.core.GeneratorBasedBuilder):
-    VERSION = tfds.core.Version("1.0.0")
-    def _info(self):
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(
-            dict(image=tfds.features.Image(shape=(8, 8, 3)), label=tfds.features.ClassLabel(num_classes=5))))
-    def _split_generators(self, dl_manager):
-        return dict(train=self._generate_examples())
-    def _generate_examples(self):
-        for i in range(12):
-            yield i, dict(image=np.full((8, 8, 3), i, np.uint8), label=i % 5)
-Tiny(data_dir={str(directory)!r}, file_format="array_record").download_and_prepare()
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    prepare(directory, "Tiny", (8, 8, 3), 5, "((np.full((8, 8, 3), i, np.uint8), i % 5) for i in range(12))")
     return directory
 
 
