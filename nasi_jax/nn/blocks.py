@@ -118,14 +118,29 @@ def batch_norm(
         An array like `x`.
     """
     if is_tracking(module):
-        track(module, name, _moments(x))
+        track(module, name, _unbiased(x))
     return normalise(x, scale, bias, style, running_statistics(module, name))
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns mean and unbiased variance of each channel, in single precision at least."""
-    x, count = x.astype(_wide(x)), math.prod(x.shape[:-1])
-    return jnp.mean(x, axis=(0, 1, 2)), jnp.var(x, axis=(0, 1, 2)) * count / max(1, count - 1)
+    """Returns mean and variance of each channel, in single precision at least."""
+    x = x.astype(_wide(x))
+    mean = jnp.mean(x, axis=(0, 1, 2))
+    # The variance is the same for any centre, which needs no derivative then; around zero it would lose digits.
+    centre = jax.lax.stop_gradient(mean)
+    return mean, jnp.mean((x - centre.reshape(1, 1, 1, -1)) ** 2, axis=(0, 1, 2)) - (mean - centre) ** 2
+
+
+def _wide(x: jax.Array) -> jax.typing.DTypeLike:
+    """Returns the type in which means and variances of `x` are taken."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def _unbiased(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns mean and unbiased variance of each channel."""
+    mean, variance = _moments(x)
+    count = math.prod(x.shape[:-1])
+    return mean, variance * count / max(1, count - 1)
 
 
 @functools.partial(jax.jit, static_argnames="style")
@@ -138,6 +153,8 @@ def normalise(
 ) -> jax.Array:
     """Subtracts each channel's mean over batch, height and width and divides by its standard deviation.
 
+    Computed as one product and one sum for every pixel, whose gradient reads the image and the cotangent alone.
+
     Args:
         x: images, (batch, height, width, channels).
         scale: factor of each channel, (channels,), or None.
@@ -148,22 +165,13 @@ def normalise(
     Returns:
         An array like `x`.
     """
-    y = x.astype(_wide(x))
     if style.normalisation == "fixed":
-        y = y / math.sqrt(1 + BATCH_NORM_EPSILON)
-    elif statistics is not None:
-        mean, variance = (moment.reshape(1, 1, 1, -1) for moment in statistics)
-        y = (y - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPSILON)
+        mean, variance = (jnp.full(x.shape[-1], value, _wide(x)) for value in (0, 1))
     else:
-        y = jax.nn.standardize(y, axis=(0, 1, 2), epsilon=BATCH_NORM_EPSILON)
-    if scale is not None and bias is not None:
-        y = y * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
-    return y.astype(x.dtype)
-
-
-def _wide(x: jax.Array) -> jax.typing.DTypeLike:
-    """Returns the type in which means and variances of `x` are taken."""
-    return jnp.promote_types(x.dtype, jnp.float32)
+        mean, variance = _moments(x) if statistics is None else statistics
+    factor = jax.lax.rsqrt(variance + BATCH_NORM_EPSILON) * (1 if scale is None else scale)
+    shift = (0 if bias is None else bias) - mean * factor
+    return (x * factor.reshape(1, 1, 1, -1) + shift.reshape(1, 1, 1, -1)).astype(x.dtype)
 
 
 class ConvNormWeights(NamedTuple):
@@ -283,7 +291,6 @@ def relu_conv_norm(
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))
-@functools.partial(_keeping_products, static_argnums=(4, 5, 6, 7))
 def _relu_conv_norm(
     x: jax.Array,
     branches: list[ConvNormWeights],
@@ -297,21 +304,9 @@ def _relu_conv_norm(
     """Does so for branches of one window size at once; `factors` multiply the outputs of their convolution.
 
     Returns:
-        The outputs, and where the network is tracking what `_moments` finds of them before they are normalised.
+        The outputs, and where the network is tracking what `_unbiased` finds of them before they are normalised.
     """
-    active = nn.relu(x)
-    if style.blocks and branches[0].depthwise is not None:
-        (branch,) = branches  # for which the dense kernel would be several times slower on a CPU
-        joint = conv(depthwise_conv(active, branches[0].depthwise[:, :, 0], strides, dilation), branch.kernel)
-    elif style.fused or branches[0].depthwise is None:
-        kernel = _concatenated([branch.dense for branch in branches])
-        joint = conv(active, kernel, strides, dilation, style.parts(len(x)))
-    else:
-        spread = conv(
-            jnp.tile(active, len(branches)), _concatenated([b.depthwise for b in branches]), strides, dilation
-        )
-        apart = jnp.split(spread, len(branches), axis=-1)
-        joint = _concatenated([conv(part, b.kernel) for part, b in zip(apart, branches, strict=True)])
+    joint = _relu_conv(x, branches, style, strides, dilation)
     scale, bias = (
         None if leaves[0] is None else _concatenated(leaves)
         for leaves in ([branch.scale for branch in branches], [branch.bias for branch in branches])
@@ -319,7 +314,22 @@ def _relu_conv_norm(
     joint = joint if factors is None else factors * joint
     normal = normalise(joint, scale, bias, style, statistics)
     ends = np.cumsum([branch.kernel.shape[-1] for branch in branches])
-    return jnp.split(normal, ends[:-1], axis=-1), _moments(joint) if tracking else None
+    return jnp.split(normal, ends[:-1], axis=-1), _unbiased(joint) if tracking else None
+
+
+@functools.partial(_keeping_products, static_argnums=(2, 3, 4))
+def _relu_conv(x: jax.Array, branches: list[ConvNormWeights], style: Style, strides: int, dilation: int) -> jax.Array:
+    """Returns the outputs of all convolutions, concatenated."""
+    active = nn.relu(x)
+    if style.blocks and branches[0].depthwise is not None:
+        (branch,) = branches  # for which the dense kernel would be several times slower on a CPU
+        return conv(depthwise_conv(active, branches[0].depthwise[:, :, 0], strides, dilation), branch.kernel)
+    if style.fused or branches[0].depthwise is None:
+        kernel = _concatenated([branch.dense for branch in branches])
+        return conv(active, kernel, strides, dilation, style.parts(len(x)))
+    spread = conv(jnp.tile(active, len(branches)), _concatenated([b.depthwise for b in branches]), strides, dilation)
+    apart = jnp.split(spread, len(branches), axis=-1)
+    return _concatenated([conv(part, b.kernel) for part, b in zip(apart, branches, strict=True)])
 
 
 def _concatenated(arrays: Sequence[Any]) -> jax.Array:

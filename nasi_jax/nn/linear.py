@@ -96,10 +96,10 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int = 1, dilation: int = 1, p
     Returns:
         (batch, ceil(height / strides), ceil(width / strides), features).
     """
-    if kernel.shape[0] == 1 and kernel.shape[2] == x.shape[-1]:
-        return x[:, ::strides, ::strides] @ kernel[0, 0]
     if parts > 1 and len(x) % parts == 0:
         return jnp.concatenate([conv(part, kernel, strides, dilation) for part in jnp.split(x, parts)])
+    if kernel.shape[0] == 1 and kernel.shape[2] == x.shape[-1]:
+        return x[:, ::strides, ::strides] @ kernel[0, 0]
     pad = dilation * (kernel.shape[0] - 1) // 2
     return jax.lax.conv_general_dilated(
         x,

@@ -37,7 +37,7 @@ Where it is given and not mutable, the network normalises by them, and samples a
 is none, the network normalises by the batch.
 """
 RUNNING_SHARE = 0.1
-_IMAGES_IN_CACHE = 16
+_IMAGES_IN_CACHE = 8
 
 
 class Style(NamedTuple):
@@ -50,7 +50,7 @@ class Style(NamedTuple):
         fused: whether a separable convolution is computed as the dense one that it equals. On a CPU that is several
             times faster than a depthwise one; on an accelerator it pays for few channels.
         blocks: whether the network is computed outside of `jit`, block by block, on a CPU. Convolutions that read one
-            input stay apart then, so that there are fewer different programs, and take 16 images at a time, over which
+            input stay apart then, so that there are fewer different programs, and take 8 images at a time, over which
             the gradient of a kernel takes half as long; separable ones are shifted multiply-adds. A large program of
             either kind would only compile for longer.
     """
