@@ -36,6 +36,30 @@ def test_fixed_statistics_are_those_of_flax_at_initialisation(x64):
     np.testing.assert_allclose(ours, expected, rtol=1e-6)  # the running statistics of Flax are float32
 
 
+def test_derivatives_of_batch_norm_are_those_of_flax(x64):
+    """The variance is taken around a centre without derivative; it must show in none of the derivatives."""
+    x, direction = 3 + jax.random.normal(jax.random.key(0), (2, 3, 4, 5, 2), jnp.float64)
+    layer = flax_nn.BatchNorm(use_running_average=False, epsilon=1e-5, use_bias=False, use_scale=False)
+
+    def derivatives(normalised):
+        gradient = jax.grad(lambda x: jnp.sum(jnp.sin(normalised(x))))
+        second = jax.grad(lambda x: jnp.vdot(jax.jvp(gradient, (x,), (direction,))[1], direction))
+        return gradient(x), jax.jvp(gradient, (x,), (direction,))[1], second(x)
+
+    expected = derivatives(lambda x: layer.init_with_output(jax.random.key(1), x)[0])
+    ours = derivatives(lambda x: nn.normalise(x, None, None, nn.Style()))
+    for found, value in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-8, atol=1e-10)
+
+
+def test_batch_norm_of_images_far_from_zero_keeps_its_digits(x64):
+    x = 30 + jax.random.normal(jax.random.key(0), (8, 16, 16, 3), jnp.float32)
+    wide = x.astype(jnp.float64)
+    found, exact = (nn.normalise(images, None, None, nn.Style()) for images in (x, wide))
+    np.testing.assert_allclose(exact.std((0, 1, 2)), np.sqrt(wide.var((0, 1, 2)) / (wide.var((0, 1, 2)) + 1e-5)))
+    np.testing.assert_allclose(found, exact, rtol=0, atol=2e-5)
+
+
 def test_constant_input_normalises_to_zero_with_finite_gradient():
     x = jnp.ones((2, 4, 4, 3))
     assert (nn.normalise(x, None, None, nn.Style()) == 0).all()
