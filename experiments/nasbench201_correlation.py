@@ -37,6 +37,8 @@ CHOSEN_ON = 0.55
 """Share of the cells, the first ones, on which the combinations were chosen; they are ranked on the others."""
 
 NTK = ("ntk-one-batch", "ntk-probe", "ntk-participation-ratio")
+HELD_OUT = "noise, NTK parameterisation, held-out cells"
+"""The part that ranks the cells on which the parameterisation was not chosen, which are all but the variants'."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +50,8 @@ class Options:
         images: .npz file with images x and labels y.
         scores: folder of the CSV files of `nasi score`.
         out: folder of the results.
-        cells: random cells for the two main rows; the variants take a third of them.
-        seeds: seeds of the main rows; the variants take one.
+        cells: random cells for the rows with several seeds; the others take a third of them.
+        seeds: seeds of the main rows and of the held-out ones; the others take one.
         tiny: smallest sizes, for a test of this script.
     """
 
@@ -80,6 +82,7 @@ def variants(options: Options) -> dict[str, list[str]]:
         "noise, 5 cells a stage": (base | fewer | {"cells": 5}, NTK),
         "noise, 4 channels, 1 cell": (small, KERNEL),
         "noise, 4 channels, 1 cell, NTK parameterisation": (small | {"parameterisation": "ntk"}, KERNEL),
+        HELD_OUT: (base | main | {"parameterisation": "ntk"}, ("ntk-participation-ratio",)),
     }
     if options.tiny:
         tiny = {"channels": 1, "cells": 1, "batch": 4, "image-size": 4}
@@ -102,6 +105,9 @@ def main(options: Options) -> None:
         if status:
             raise SystemExit(status)
         scores, texts = read(path)
+        if name == HELD_OUT:
+            unseen = slice(len(texts) // 3, None)
+            scores, texts = {score: values[:, unseen] for score, values in scores.items()}, texts[unseen]
         truth = tabular.Table.read(options.table, COLUMNS).lookup(texts)
         results[name] = {}
         for score, values in scores.items():
