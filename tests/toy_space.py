@@ -16,7 +16,7 @@ class ToyNetwork(nn.Module):
     cells: int = 1
     classes: int = 3
     parameterisation: str = "standard"
-    discrete: bool = False
+    discrete: str = "no"
 
     @nn.compact
     def __call__(self, x, weights):

@@ -11,12 +11,15 @@ from nasi_jax.nn.blocks import (
     as_program,
     average_pool,
     batch_norm,
+    in_turn,
     is_plain,
     max_pool,
     normalise,
     relu_conv_norm,
+    scaled_relu_conv_norm,
 )
-from nasi_jax.nn.linear import RELU_GAIN, Conv, Dense, conv, weight
+from nasi_jax.nn.convolution import conv, depthwise_conv
+from nasi_jax.nn.linear import RELU_GAIN, Conv, Dense, weight
 from nasi_jax.nn.style import (
     CHANNEL_SCALES,
     NORMALISATIONS,
@@ -58,10 +61,13 @@ __all__ = [
     "channel_scale",
     "check_style",
     "conv",
+    "depthwise_conv",
+    "in_turn",
     "is_plain",
     "max_pool",
     "normalise",
     "observe",
     "relu_conv_norm",
+    "scaled_relu_conv_norm",
     "weight",
 ]

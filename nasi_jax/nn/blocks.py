@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from nasi_jax.nn.depthwise import depthwise_conv
-from nasi_jax.nn.linear import LINEAR_GAIN, RELU_GAIN, Conv, conv, parameter, weight
+from nasi_jax.nn.convolution import conv, depthwise_conv, saves_products
+from nasi_jax.nn.linear import LINEAR_GAIN, RELU_GAIN, Conv, parameter, weight
 from nasi_jax.nn.style import (
     CHANNEL_SCALES,
     PREACTIVATIONS,
@@ -30,7 +30,7 @@ from nasi_jax.nn.style import (
 BATCH_NORM_EPSILON = 1e-5
 
 # Keeps for the gradient only what convolutions and products give: on a CPU all else costs more to store than to repeat.
-_keeping_products = functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_saveable, prevent_cse=False)
+_keeping_products = functools.partial(jax.checkpoint, policy=saves_products, prevent_cse=False)
 
 
 def as_block(parent: nn.Module, kind: type[nn.Module], name: str, attributes: dict[str, Any], *inputs: Any) -> Any:
@@ -80,6 +80,27 @@ def as_program(module: nn.Module, params: Any, *inputs: Any) -> Any:
         return module.apply({"params": params}, *inputs)
 
     return _keeping_products(apply)(params, *inputs)
+
+
+def in_turn(module: nn.Module, params: Sequence[Any], x: jax.Array, *inputs: Any) -> jax.Array:
+    """Applies an unbound module, which is plain, to what it gave before, as a loop in the program.
+
+    A loop compiles faster than what it unrolls to, and on a CPU works in the same memory again and again.
+
+    Args:
+        module: the module, called as `module(x, *inputs)`.
+        params: its parameters in each turn.
+        x: what it is called with first.
+        *inputs: what it is called with each time.
+
+    Returns:
+        What it returns last, like `x`.
+    """
+
+    def turn(x: jax.Array, own: Any) -> tuple[Any, None]:
+        return module.apply({"params": own}, x, *inputs), None
+
+    return jax.lax.scan(turn, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *params))[0]
 
 
 class BatchNorm(nn.Module):
@@ -317,17 +338,29 @@ def _relu_conv_norm(
     return jnp.split(normal, ends[:-1], axis=-1), _unbiased(joint) if tracking else None
 
 
+def scaled_relu_conv_norm(x: jax.Array, weights: ConvNormWeights, factors: jax.Array | None, style: Style) -> jax.Array:
+    """Applies one ReLU-Conv-BN as a plain function, for one branch of a program.
+
+    Args:
+        x: images, (batch, height, width, channels).
+        weights: its weights.
+        factors: what multiplies the convolution's output, as from `channel_scale`, or None.
+        style: see `Style`.
+
+    Returns:
+        (batch, height, width, features).
+    """
+    return _relu_conv_norm(x, [weights], factors, None, style, 1, 1, False)[0][0]
+
+
 @functools.partial(_keeping_products, static_argnums=(2, 3, 4))
 def _relu_conv(x: jax.Array, branches: list[ConvNormWeights], style: Style, strides: int, dilation: int) -> jax.Array:
     """Returns the outputs of all convolutions, concatenated."""
     active = nn.relu(x)
-    if style.blocks and branches[0].depthwise is not None:
-        (branch,) = branches  # for which the dense kernel would be several times slower on a CPU
-        return conv(depthwise_conv(active, branches[0].depthwise[:, :, 0], strides, dilation), branch.kernel)
-    if style.fused or branches[0].depthwise is None:
-        kernel = _concatenated([branch.dense for branch in branches])
-        return conv(active, kernel, strides, dilation, style.parts(len(x)))
-    spread = conv(jnp.tile(active, len(branches)), _concatenated([b.depthwise for b in branches]), strides, dilation)
+    depthwise = [branch.depthwise[:, :, 0] for branch in branches if branch.depthwise is not None]
+    if not depthwise or (style.fused and not style.blocks):
+        return conv(active, _concatenated([branch.dense for branch in branches]), strides, dilation)
+    spread = depthwise_conv(jnp.tile(active, len(branches)), _concatenated(depthwise), strides, dilation)
     apart = jnp.split(spread, len(branches), axis=-1)
     return _concatenated([conv(part, b.kernel) for part, b in zip(apart, branches, strict=True)])
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
+from nasi_jax.nn.convolution import conv
 from nasi_jax.nn.style import USED_PARAMETERS, Parameterisation, Style, channel_scale
 
 NTK_BIAS_SCALE = 0.1
@@ -82,36 +81,6 @@ def weight(
     return parameter(module, name, nn.initializers.normal(deviation), shape, dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("strides", "dilation", "parts"))
-def conv(x: jax.Array, kernel: jax.Array, strides: int = 1, dilation: int = 1, parts: int = 1) -> jax.Array:
-    """Convolves, padding each side by half of what the window covers, as PyTorch's `padding=1` does for a 3x3 window.
-
-    Args:
-        x: images, (batch, height, width, channels).
-        kernel: (window, window, channels, features), the window odd; (window, window, 1, channels) is depthwise.
-        strides: step of the window along height and width.
-        dilation: distance of neighbouring weights of the kernel, in pixels.
-        parts: in how many parts of the batch to compute; see `Style`. It is 1 where it does not divide the batch.
-
-    Returns:
-        (batch, ceil(height / strides), ceil(width / strides), features).
-    """
-    if parts > 1 and len(x) % parts == 0:
-        return jnp.concatenate([conv(part, kernel, strides, dilation) for part in jnp.split(x, parts)])
-    if kernel.shape[0] == 1 and kernel.shape[2] == x.shape[-1]:
-        return x[:, ::strides, ::strides] @ kernel[0, 0]
-    pad = dilation * (kernel.shape[0] - 1) // 2
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (strides, strides),
-        ((pad, pad), (pad, pad)),
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1] // kernel.shape[2],
-    )
-
-
 class Conv(nn.Module):
     """A convolution without bias, padded as `conv` says.
 
@@ -134,7 +103,7 @@ class Conv(nn.Module):
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, features)."""
         shape = (self.window, self.window, x.shape[-1], self.features)
         kernel = weight(self, shape, x.dtype, gain=self.gain, parameterisation=self.style.parameterisation)
-        y = conv(x, kernel, self.strides, parts=self.style.parts(len(x)))
+        y = conv(x, kernel, self.strides)
         scale = channel_scale(self, "output", y.shape, y.dtype)
         return y if scale is None else scale * y
 

@@ -37,7 +37,6 @@ Where it is given and not mutable, the network normalises by them, and samples a
 is none, the network normalises by the batch.
 """
 RUNNING_SHARE = 0.1
-_IMAGES_IN_CACHE = 8
 
 
 class Style(NamedTuple):
@@ -50,9 +49,7 @@ class Style(NamedTuple):
         fused: whether a separable convolution is computed as the dense one that it equals. On a CPU that is several
             times faster than a depthwise one; on an accelerator it pays for few channels.
         blocks: whether the network is computed outside of `jit`, block by block, on a CPU. Convolutions that read one
-            input stay apart then, so that there are fewer different programs, and take 8 images at a time, over which
-            the gradient of a kernel takes half as long; separable ones are shifted multiply-adds. A large program of
-            either kind would only compile for longer.
+            input stay apart then, so that there are fewer different programs, and separable ones are not fused.
     """
 
     affine: bool = True
@@ -60,10 +57,6 @@ class Style(NamedTuple):
     normalisation: Normalisation = "batch"
     fused: bool = True
     blocks: bool = False
-
-    def parts(self, batch: int) -> int:
-        """Returns in how many parts of a batch a convolution is computed."""
-        return max(1, batch // _IMAGES_IN_CACHE) if self.blocks else 1
 
 
 def check_style(module: nn.Module) -> None:

@@ -120,8 +120,8 @@ def iterate(
     """Runs several independent searches side by side, and hands out their states as they advance.
 
     On an accelerator all searches are one program, vmapped over the keys and scanned over up to 50 steps at a time.
-    On a CPU the host loops over steps, because XLA runs convolutions inside a loop, and the grouped convolutions that
-    vmap makes of them, many times slower there. All ways give the same results up to rounding.
+    On a CPU the host loops over steps and searches, because XLA runs the grouped convolutions that vmap makes many
+    times slower there. All ways give the same results up to rounding.
 
     Args:
         keys: typed random keys, (searches,).

@@ -274,7 +274,7 @@ def one_shot(space: SearchSpace, config: NASIConfig, source: Source, blocks: boo
         cells=config.cells,
         classes=source.classes,
         parameterisation=config.parameterisation,
-        discrete=config.estimator == "score-function",
+        discrete="one-hot" if config.estimator == "score-function" else "no",
         **options,
     )
 

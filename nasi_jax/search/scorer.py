@@ -17,7 +17,7 @@ from nasi_jax.data import Source
 from nasi_jax.nn import USED_PARAMETERS, Normalisation, Parameterisation
 from nasi_jax.search.costs import Counter
 from nasi_jax.search.scores import SCORES, Candidate
-from nasi_jax.spaces import SearchSpace, Weights, restrict
+from nasi_jax.spaces import Discrete, SearchSpace, Weights, restrict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +45,12 @@ Compilation = Literal["space", "blocks"]
 """What one compiled program computes.
 
 ``"space"``: all scores of any architecture, whose genotype is its input. Every operation is computed, and the genotype
-says which ones count; there is little to dispatch, and several architectures and devices work at once.
+says which ones count; there is little to dispatch, and several architectures and devices work at once. On a CPU, where
+a device takes one architecture at a time, NAS-Bench-201's program branches to the operations that the genotype names.
 
 ``"blocks"``: one block of the network, such as a convolution with its ReLU and normalisation. The derived network of an
 architecture is a sequence of these, none of which is computed in vain, and architectures share the programs. On a CPU
-this is the faster one (benchmarks/score_throughput.py).
+this is the faster one, but for small networks of NAS-Bench-201 (benchmarks/score_throughput.py).
 """
 
 
@@ -125,7 +126,9 @@ class Scorer:
         options = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "batch"}
         options["classes"] = source.classes
         self._options = options
-        self._one_shot = space.one_shot(discrete=True, **options)
+        branches = compilation == "space" and jax.default_backend() == "cpu" and per_device == 1
+        self._discrete: Discrete = "branches" if branches else "one-hot"
+        self._one_shot = space.one_shot(discrete=self._discrete, **options)
         self._counter = Counter(space, source.image_shape, **options)
         self._counted = [name for name in names if SCORES[name].compute is None]
         precisions = {SCORES[name].double for name in names if name not in self._counted}
@@ -203,7 +206,7 @@ class Scorer:
         if self.compilation == "blocks":
             build, inputs = functools.partial(self._space.network, architecture, blocks=True), ()
         else:
-            build, inputs = functools.partial(self._space.one_shot, discrete=True), (architecture,)
+            build, inputs = functools.partial(self._space.one_shot, discrete=self._discrete), (architecture,)
 
         def apply(variables: Any, x: jax.Array, **options: Any) -> Any:
             return build(**self._options).apply(variables, x, *inputs, **options)

@@ -1,6 +1,6 @@
 """Search spaces: what can be chosen, and the Flax networks of what was chosen."""
 
-from nasi_jax.spaces.base import Alphas, Edge, Genotype, SearchSpace, Weights, from_json, restrict, to_json
+from nasi_jax.spaces.base import Alphas, Discrete, Edge, Genotype, SearchSpace, Weights, from_json, restrict, to_json
 from nasi_jax.spaces.darts import DARTS, DARTS_V1, DARTS_V2, DARTSGenotype
 from nasi_jax.spaces.darts_network import DARTSNetwork
 from nasi_jax.spaces.nasbench1shot1 import NASBench1Shot1, NASBench1Shot1Genotype
@@ -36,6 +36,7 @@ __all__ = [
     "Alphas",
     "DARTSGenotype",
     "DARTSNetwork",
+    "Discrete",
     "Edge",
     "Genotype",
     "NASBench1Shot1",

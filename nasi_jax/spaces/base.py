@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,14 @@ Alphas = dict[str, jax.Array]
 Weights = dict[str, jax.Array]
 """Weights of the operations, in the same tree as `Alphas`. A discrete architecture has a one in the row of each of its
 edges, and zeros in the rows of edges that it lacks."""
+
+
+Discrete = Literal["no", "one-hot", "branches"]
+"""What a one-shot network may rely on.
+
+``"one-hot"``: weights are those of discrete architectures. ``"branches"``: likewise, of one architecture and not under
+`vmap`, so that a program can branch by them, which pays on a CPU.
+"""
 
 
 class Genotype:
@@ -107,7 +115,7 @@ class SearchSpace(Protocol):
         ...
 
     def one_shot(self, **size: Any) -> nn.Module:
-        """Returns the network of all operations, called as `module(x, weights)`."""
+        """Returns the network of all operations, called as `module(x, weights)`; `discrete` is a `Discrete`."""
         ...
 
     def network(self, genotype: Any, **size: Any) -> nn.Module:

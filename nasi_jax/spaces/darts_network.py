@@ -25,7 +25,7 @@ from nasi_jax.nn import (
     max_pool,
     relu_conv_norm,
 )
-from nasi_jax.spaces.base import Weights, check_images, check_size
+from nasi_jax.spaces.base import Discrete, Weights, check_images, check_size
 
 OPERATIONS = (
     "max_pool_3x3",
@@ -282,7 +282,7 @@ class DARTSNetwork(nn.Module):
         blocks: see `nasi_jax.nn.Style`.
         stem: see `StemKind`.
         auxiliary: whether a second head reads the output of the second reduction and its logits are returned too.
-        discrete: promises one-hot weights; changes nothing here.
+        discrete: see `Discrete`; changes nothing here.
         choices: for both kinds of cell (edge, operation) of the edges that are there, or None for all of them.
     """
 
@@ -296,7 +296,7 @@ class DARTSNetwork(nn.Module):
     blocks: bool = False
     stem: StemKind = "cifar"
     auxiliary: bool = False
-    discrete: bool = False
+    discrete: Discrete = "no"
     choices: Choices | None = None
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ from nasi_jax.nn import (
     observe,
     weight,
 )
-from nasi_jax.spaces.base import Weights, check_images, check_size
+from nasi_jax.spaces.base import Discrete, Weights, check_images, check_size
 
 OPERATIONS = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")
 """Operations of a choice block, by NAS-Bench-101's names, in the order of NAS-Bench-1Shot1's code."""
@@ -254,7 +254,7 @@ class NASBench1Shot1Network(nn.Module):
         parameterisation: see `nasi_jax.nn.Parameterisation`.
         normalisation: see `nasi_jax.nn.Normalisation`.
         blocks: see `nasi_jax.nn.Style`.
-        discrete: promises one-hot weights; changes nothing here.
+        discrete: see `Discrete`; changes nothing here.
         choices: the architecture, or None for the one-shot network.
     """
 
@@ -266,7 +266,7 @@ class NASBench1Shot1Network(nn.Module):
     parameterisation: Parameterisation = "standard"
     normalisation: Normalisation = "batch"
     blocks: bool = False
-    discrete: bool = False
+    discrete: Discrete = "no"
     choices: Choices | None = None
 
     def __post_init__(self) -> None:

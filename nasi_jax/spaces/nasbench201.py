@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from flax import linen as nn
 from flax import struct
 
 from nasi_jax.nn import (
+    RUNNING_STATISTICS,
     BatchNorm,
     ConvNormWeights,
     Dense,
@@ -25,11 +27,15 @@ from nasi_jax.nn import (
     Stem,
     Style,
     average_pool,
+    channel_scale,
     check_style,
+    in_turn,
+    is_plain,
     observe,
     relu_conv_norm,
+    scaled_relu_conv_norm,
 )
-from nasi_jax.spaces.base import Alphas, Edge, Genotype, Weights, check_images, check_size, uniform_other
+from nasi_jax.spaces.base import Alphas, Discrete, Edge, Genotype, Weights, check_images, check_size, uniform_other
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """The benchmark's operations, in its order."""
@@ -217,13 +223,13 @@ class Cell(nn.Module):
     Attributes:
         features: channels of the input and of every node.
         choices: for each edge the index of its only operation, or None to build all of them.
-        discrete: promises that weights are one-hot, which lets an edge's two convolutions be one.
+        discrete: see `NASBench201Network`.
         style: see `nasi_jax.nn.Style`.
     """
 
     features: int
     choices: tuple[int, ...] | None = None
-    discrete: bool = False
+    discrete: Discrete = "no"
     style: Style = Style()
 
     @nn.compact
@@ -243,6 +249,8 @@ class Cell(nn.Module):
     def _outgoing(self, x: jax.Array, source: int, weights: jax.Array | None) -> list[tuple[int, jax.Array]]:
         """Returns (edge, weighted output) of the operations that read node `source`; `none` is left out."""
         edges = [edge for edge in range(len(EDGES)) if EDGES[edge][0] == source]
+        if self.discrete == "branches" and weights is not None and RUNNING_STATISTICS not in self.variables:
+            return self._chosen(x, source, edges, weights)
         built = [
             (edge, operation)
             for edge in edges
@@ -253,7 +261,7 @@ class Cell(nn.Module):
             for edge, operation in built
             if operation in _WINDOWS
         }
-        if self.discrete and weights is not None:
+        if self.discrete != "no" and weights is not None:
             branches, scales = _merge(edges, convolutions, weights)
         else:
             branches = list(convolutions.values())
@@ -269,6 +277,16 @@ class Cell(nn.Module):
                 outputs.append((edge, _times(_weight(weights, edge, operation), pooled)))
         return outputs
 
+    def _chosen(self, x: jax.Array, source: int, edges: list[int], weights: jax.Array) -> list[tuple[int, jax.Array]]:
+        """Returns (edge, output) of the edges that leave node `source`, each of its one operation."""
+        observe(self, f"node_{source}", x, sum(_weight(weights, e, o) for e in edges for o in _WINDOWS))
+        outputs = []
+        for edge in edges:
+            convolutions = {operation: self._convolution(edge, operation, x) for operation in _WINDOWS}
+            factors = channel_scale(self, f"edge_{source}_{EDGES[edge][1]}_conv", x.shape, x.dtype)
+            outputs.append((edge, _one_operation(jnp.argmax(weights[edge]), x, convolutions, factors, self.style)))
+        return outputs
+
     def _convolution(self, edge: int, operation: str, x: jax.Array) -> ConvNormWeights:
         source, target = EDGES[edge]
         return ReLUConvNorm(
@@ -277,6 +295,31 @@ class Cell(nn.Module):
             style=self.style,
             name=f"edge_{source}_{target}_{operation}",
         ).weights(x.shape[-1], x.dtype)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=4)
+def _one_operation(
+    choice: jax.Array,
+    x: jax.Array,
+    convolutions: dict[str, ConvNormWeights],
+    factors: jax.Array | None,
+    style: Style,
+) -> jax.Array:
+    """Returns the output of the operation whose index is `choice`; `factors` multiply that of its convolution.
+
+    What the gradient needs is computed again: a branch cannot leave it without the others' leaving zeros.
+    """
+
+    def convolution(name: str) -> Callable[..., jax.Array]:
+        return lambda x, weights, factors: scaled_relu_conv_norm(x, weights[name], factors, style)
+
+    operations: dict[str, Callable[..., jax.Array]] = {
+        "none": lambda x, *_: jnp.zeros_like(x),
+        "skip_connect": lambda x, *_: x,
+        "avg_pool_3x3": lambda x, *_: average_pool(x),
+    }
+    branches = [operations.get(name) or convolution(name) for name in OPERATIONS]
+    return jax.lax.switch(choice, branches, x, convolutions, factors)
 
 
 def _weight(weights: jax.Array | None, edge: int, operation: str) -> jax.Array | float:
@@ -319,7 +362,8 @@ class NASBench201Network(nn.Module):
         parameterisation: see `nasi_jax.nn.Parameterisation`.
         normalisation: see `nasi_jax.nn.Normalisation`.
         blocks: see `nasi_jax.nn.Style`.
-        discrete: promises that the one-shot network's weights are one-hot, for a smaller and faster program.
+        discrete: see `Discrete`. "one-hot" lets an edge's two convolutions be one, "branches" lets the program branch
+            to the operation that each edge has.
         choices: for each edge the index of its only operation, or None for the one-shot network.
     """
 
@@ -330,7 +374,7 @@ class NASBench201Network(nn.Module):
     parameterisation: Parameterisation = "standard"
     normalisation: Normalisation = "batch"
     blocks: bool = False
-    discrete: bool = False
+    discrete: Discrete = "no"
     choices: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -360,9 +404,14 @@ class NASBench201Network(nn.Module):
             features = self.channels * 2**stage
             if stage > 0:
                 x = ResidualReduction(features, style, name=f"reduction_{stage}")(x)
-            for i in range(self.cells):
-                cell = Cell(features, self.choices, self.discrete, style, name=f"stage_{stage}_cell_{i}")
-                x = cell(x, None if weights is None else weights["cell"])
+            names = [f"stage_{stage}_cell_{i}" for i in range(self.cells)]
+            cell = functools.partial(Cell, features, self.choices, self.discrete, style)
+            if self.discrete == "branches" and weights is not None and is_plain(self):
+                params = self.variables["params"]
+                x = in_turn(cell(parent=None), [params[name] for name in names], x, weights["cell"])
+                continue
+            for name in names:
+                x = cell(name=name)(x, None if weights is None else weights["cell"])
         x = BatchNorm(style, name="norm")(x)
         observe(self, "last", x)
         return Dense(self.classes, style, name="head")(nn.relu(x).mean(axis=(1, 2)))

@@ -344,12 +344,12 @@ def iterate(
     """Trains a population: one network from several seeds, or several architectures of a space.
 
     On an accelerator all members are one program, vmapped and scanned over up to 50 steps at a time. On a CPU the host
-    loops over steps and members, because XLA runs convolutions in a loop, and the grouped ones that vmap makes, many
-    times slower there. Both give the same results up to rounding. The host also loops where images are read from disk.
+    loops over steps and members, because XLA runs the grouped convolutions that vmap makes many times slower there.
+    Both give the same results up to rounding. The host also loops where images are read from disk.
 
     Args:
         keys: typed random keys, (members,).
-        network: a derived network; or with weights a one-shot network with `discrete=True` and `affine=True`.
+        network: a derived network; or with weights a one-shot network with `discrete="one-hot"` and `affine=True`.
         recipe: settings.
         images: the training images.
         states: states to continue from, with a leading axis (members,); the initial ones when None.

@@ -176,16 +176,6 @@ def test_separable_branches_together_compute_as_each_alone(x64):
             np.testing.assert_allclose(together, alone, rtol=1e-10, atol=1e-12)
 
 
-def test_a_convolution_in_parts_of_the_batch_is_the_same(x64):
-    x = jax.random.normal(jax.random.key(0), (6, 8, 8, 3), jnp.float64)
-    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 5), jnp.float64)
-    whole, pullback = jax.vjp(lambda k: nn.conv(x, k, 2), kernel)
-    for parts in (2, 3, 4):  # the last does not divide the batch
-        split, pull = jax.vjp(lambda k, parts=parts: nn.conv(x, k, 2, parts=parts), kernel)
-        np.testing.assert_allclose(split, whole, rtol=1e-12)
-        np.testing.assert_allclose(pull(whole)[0], pullback(whole)[0], rtol=1e-12)
-
-
 def test_a_factorised_reduction_reads_both_grids():
     layer = nn.FactorizedReduction(4)
     x = jnp.zeros((1, 4, 4, 1)).at[0, 0, 0].set(1.0).at[0, 1, 1].set(2.0)

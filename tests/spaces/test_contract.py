@@ -195,7 +195,7 @@ def test_one_shot_at_one_hot_weights_is_the_derived_network(space, size, seed, a
     parameters = one_shot.init(jax.random.key(seed), x, weights)["params"]
     like = jax.eval_shape(network.init, jax.random.key(0), x)["params"]
     expected = network.apply({"params": spaces.restrict(parameters, like)}, x)
-    for discrete in (False, True):
+    for discrete in ("no", "one-hot", "branches"):
         module = space.one_shot(**size, affine=affine, discrete=discrete)
         logits = module.apply({"params": parameters}, x, weights)
         np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-9)

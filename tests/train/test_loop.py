@@ -85,7 +85,7 @@ def test_kernels_are_drawn_as_pytorch_does():
     np.testing.assert_allclose(np.std(found), np.std(expected), rtol=0.03)
     np.testing.assert_allclose(np.abs(found).max(), np.abs(expected).max(), rtol=0.01)
     weights = jax.tree.map(lambda leaf: leaf.astype(float), SPACE.encode(CELL))
-    one_shot = SPACE.one_shot(channels=32, cells=1, classes=4, affine=True, discrete=True)
+    one_shot = SPACE.one_shot(channels=32, cells=1, classes=4, affine=True, discrete="one-hot")
     whole = train.init(one_shot, recipe, source, key, weights).params
     np.testing.assert_array_equal(whole["stage_0_cell_0"]["edge_0_1_nor_conv_3x3"]["kernel"], found)
 
@@ -189,7 +189,7 @@ def test_different_architectures_train_together(x64):
     """As members of a one-shot network with one-hot weights, each like its derived network."""
     source, genotypes = images(), [CELL, SPACE.sample(jax.random.key(5))]
     weights = jax.tree.map(lambda *rows: jnp.stack(rows).astype(float), *map(SPACE.encode, genotypes))
-    one_shot = SPACE.one_shot(channels=4, cells=1, classes=4, affine=True, discrete=True)
+    one_shot = SPACE.one_shot(channels=4, cells=1, classes=4, affine=True, discrete="one-hot")
     key = jnp.stack([jax.random.key(7)] * 2)
     together = last(key, one_shot, RECIPE, source, weights=weights, scan=True)
     for i, genotype in enumerate(genotypes):
