@@ -37,6 +37,7 @@ CHOSEN_ON = 0.55
 """Share of the cells, the first ones, on which the combinations were chosen; they are ranked on the others."""
 
 NTK = ("ntk-one-batch", "ntk-probe", "ntk-participation-ratio")
+PUBLISHED = ("grad_norm", "snip", "synflow", "jacob_cov", "naswot")
 HELD_OUT = "noise, NTK parameterisation, held-out cells"
 """The part that ranks the cells on which the parameterisation was not chosen, which are all but the variants'."""
 
@@ -50,7 +51,8 @@ class Options:
         images: .npz file with images x and labels y.
         scores: folder of the CSV files of `nasi score`.
         out: folder of the results.
-        cells: random cells for the rows with several seeds; the others take a third of them.
+        cells: random cells for the rows with several seeds; those at the published size take half of them, the others a
+            third.
         seeds: seeds of the main rows and of the held-out ones; the others take one.
         tiny: smallest sizes, for a test of this script.
     """
@@ -71,6 +73,8 @@ def variants(options: Options) -> dict[str, list[str]]:
     main = {"sample": options.cells, "seeds": options.seeds}
     images = {"data": str(options.images)}
     small = base | {"channels": 4, "cells": 1, "batch": 16} | fewer
+    published = images | {"channels": 16, "cells": 5, "batch": 64, "image-size": 32}
+    published |= {"sample": max(options.cells // 2, 3), "seeds": 1}
     parts: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         "images": (base | images | main, CHEAP),
         "noise": (base | main, CHEAP),
@@ -83,6 +87,7 @@ def variants(options: Options) -> dict[str, list[str]]:
         "noise, 4 channels, 1 cell": (small, KERNEL),
         "noise, 4 channels, 1 cell, NTK parameterisation": (small | {"parameterisation": "ntk"}, KERNEL),
         HELD_OUT: (base | main | {"parameterisation": "ntk"}, ("ntk-participation-ratio",)),
+        "images, published size": (published, PUBLISHED),
     }
     if options.tiny:
         tiny = {"channels": 1, "cells": 1, "batch": 4, "image-size": 4}

@@ -34,7 +34,7 @@ def test_correlation(tmp_path, table):
     command = [sys.executable, EXPERIMENTS / "nasbench201_correlation.py", *options, "--out", "results"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     lines = (tmp_path / "results" / "table.md").read_text().splitlines()
-    assert len(lines) == 2 + 13 + 2 + 6 * 3 + 2 * 7 + 1
+    assert len(lines) == 2 + 13 + 2 + 6 * 3 + 2 * 7 + 1 + 5
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     assert results["images"]["params"]["spearman of each seed"]["cifar10_test"][0] > 0.95
     assert (tmp_path / "results" / "images.png").stat().st_size > 5000
