@@ -57,7 +57,8 @@ class NASIConfig:
         learning_rate: of adam and sgd.
         parameterisation: how weights are stored, which decides how layers share the trace.
         mixed_precision: whether the network computes in bfloat16, for accelerators; parameters, statistics of batch
-            normalisation, losses and the logits of the architecture stay in JAX's default float type.
+            normalisation, losses and the logits of the architecture stay in JAX's default float type. It changes which
+            cells are selected (experiments/README.md).
         channels: channels of the one-shot network's first stage.
         cells: size of the one-shot network in cells, as the space counts them.
 
