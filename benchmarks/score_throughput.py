@@ -74,8 +74,8 @@ def main(options: Options) -> None:
             cold[f"{compilation}, {size}"] = time.perf_counter() - start
             programs[f"{compilation}, {size}"] = run
             if (compilation, size) == ("blocks", "full"):
-                for draw in (scorer.draw(1), scorer.draw(2)):
-                    others.append(np.log([run(genotype, draw=draw) for genotype in genotypes]))
+                for other in (scorer.draw(1), scorer.draw(2)):
+                    others.append(np.log([run(genotype, draw=other) for genotype in genotypes]))
     if importlib.util.find_spec("torch"):
         programs["PyTorch"] = peer(options)
         start = time.perf_counter()

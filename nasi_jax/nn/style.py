@@ -46,8 +46,8 @@ class Style(NamedTuple):
         affine: whether batch normalisation has a learnable scale and shift; they start at one and zero.
         parameterisation: see `Parameterisation`.
         normalisation: see `Normalisation`.
-        fused: whether a separable convolution is computed as the dense one that it equals. On a CPU that is several
-            times faster than a depthwise one; on an accelerator it pays for few channels.
+        fused: whether a separable convolution is computed as the dense one that it equals. On an accelerator that pays
+            for few channels.
         blocks: whether the network is computed outside of `jit`, block by block, on a CPU. Convolutions that read one
             input stay apart then, so that there are fewer different programs, and separable ones are not fused.
     """

@@ -94,8 +94,9 @@ def _products(jaxpr: Any) -> int:
     total = 0
     for equation in jaxpr.eqns:
         output = math.prod(equation.outvars[0].aval.shape)
-        if equation.primitive.name in ("dense_conv", "depthwise_conv"):
-            total += output * math.prod(equation.invars[1].aval.shape) // equation.outvars[0].aval.shape[-1]
+        if equation.primitive.name in ("dense_conv", "depthwise_conv", "conv_general_dilated"):
+            layout, kernel = equation.params.get("dimension_numbers"), equation.invars[1].aval.shape
+            total += output * math.prod(kernel) // kernel[-1 if layout is None else layout.rhs_spec[0]]
         elif equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             total += output * math.prod(equation.invars[0].aval.shape[i] for i in contracted)

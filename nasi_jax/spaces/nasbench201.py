@@ -409,9 +409,9 @@ class NASBench201Network(nn.Module):
             if self.discrete == "branches" and weights is not None and is_plain(self):
                 params = self.variables["params"]
                 x = in_turn(cell(parent=None), [params[name] for name in names], x, weights["cell"])
-                continue
-            for name in names:
-                x = cell(name=name)(x, None if weights is None else weights["cell"])
+            else:
+                for name in names:
+                    x = cell(name=name)(x, None if weights is None else weights["cell"])
         x = BatchNorm(style, name="norm")(x)
         observe(self, "last", x)
         return Dense(self.classes, style, name="head")(nn.relu(x).mean(axis=(1, 2)))

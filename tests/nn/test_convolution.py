@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from nasi_jax.nn import conv, depthwise_conv
 
@@ -24,19 +25,19 @@ DERIVATIVES = {
 SHAPES = {"dense": (2, 5), "depthwise": (2,)}
 
 
-def xlas(x, kernel, strides, dilation):
-    """Computes the convolution with derivatives by XLA."""
+def flaxs(x, kernel, strides, dilation):
+    """Computes the convolution by Flax's layer, with derivatives by XLA."""
     kernel = kernel[:, :, None] if kernel.ndim == 3 else kernel
-    pad = dilation * (len(kernel) - 1) // 2
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (strides, strides),
-        ((pad, pad), (pad, pad)),
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    layer = nn.Conv(
+        kernel.shape[-1],
+        kernel.shape[:2],
+        strides,
+        padding=dilation * (len(kernel) - 1) // 2,
+        kernel_dilation=dilation,
         feature_group_count=x.shape[-1] // kernel.shape[2],
+        use_bias=False,
     )
+    return layer.apply({"params": {"kernel": kernel}}, x)
 
 
 @pytest.mark.parametrize("derivative", DERIVATIVES)
@@ -53,7 +54,7 @@ def test_all_derivatives_are_those_of_xlas_convolution(x64, derivative, kind, ba
     def summed(function):
         return lambda x, w: jnp.sum(jnp.sin(function(x, w, strides, dilation)))
 
-    found, expected = (jax.jit(DERIVATIVES[derivative](summed(f)))(x, kernel) for f in (own, xlas))
+    found, expected = (jax.jit(DERIVATIVES[derivative](summed(f)))(x, kernel) for f in (own, flaxs))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), found, expected)
 
 

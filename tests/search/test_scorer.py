@@ -1,10 +1,13 @@
 import csv
 import gzip
+import types
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from nasi_jax import data, ntk, proxies, search, spaces
 from nasi_jax.nn import PREACTIVATIONS
@@ -159,6 +162,13 @@ def test_costs_of_a_space_whose_architectures_differ_in_their_edges():
     counts = search.Counter(spaces.DARTS(), (224, 224, 3), channels=48, cells=14, classes=1000, stem="imagenet")
     found = counts(spaces.DARTS_V2)
     assert found == {"params": 4718752, "flops": expected + last * 1000}
+
+
+def test_costs_of_a_space_of_anybodys_own_layers():
+    layers = [nn.Conv(6, (3, 3), use_bias=False), nn.Conv(6, (5, 5), strides=2, feature_group_count=6, use_bias=False)]
+    own = types.SimpleNamespace(additive=False, network=lambda genotype: nn.Sequential(layers))
+    counts = search.Counter(cast(Any, own), (8, 8, 3))(None)
+    assert counts == {"params": 9 * 3 * 6 + 25 * 6, "flops": 64 * 9 * 3 * 6 + 16 * 25 * 6}
 
 
 def test_scores_of_the_darts_space():
