@@ -11,7 +11,7 @@ import platform
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -39,17 +39,30 @@ def provenance(precision: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Makes a request to terminate a `KeyboardInterrupt`, so that both end a command in the same way."""
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Makes a request to terminate a `KeyboardInterrupt`, so that both end a command in the same way.
+
+    Yields:
+        A function to call between steps. It raises a `KeyboardInterrupt` that was lost once more: Python discards an
+        exception while it disposes of an object, which JAX does often.
+    """
+    requested = False
 
     def interrupt(signum: int, frame: object) -> None:
+        nonlocal requested
+        requested = True
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def check() -> None:
+        if requested:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield check
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def write_atomic(path: pathlib.Path, content: bytes | str) -> None:

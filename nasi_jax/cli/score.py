@@ -126,7 +126,7 @@ class ScoreVerb(DataOptions):
 
     def _append(self, scorer: Scorer | ClusterScorer, rows: list[Row], total: int) -> None:
         progress = Progress(f"nasi score {self.space}", total, total - len(rows), unit="row")
-        with interruptible(), progress, self.out.open("a", newline="") as file:
+        with interruptible() as check, progress, self.out.open("a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             for seed, same_seed in itertools.groupby(rows, lambda row: row.seed):
                 draw, waiting = scorer.draw(seed), list(same_seed)
@@ -139,6 +139,7 @@ class ScoreVerb(DataOptions):
                         writer.writerow([row.text, row.seed, *figures.values(), reason])
                     file.flush()
                     progress.advance(len(part), values[-1])
+                    check()
 
     def _shard(self) -> tuple[int, int]:
         match = re.fullmatch(r"(\d+)/(\d+)", self.shard)

@@ -126,9 +126,9 @@ class Search(DataOptions):
             fresh.clear()
 
         try:
-            with interruptible(), Progress(f"nasi search {self.space}", self.config.steps, done) as progress:
+            label = f"nasi search {self.space}"
+            with interruptible() as check, Progress(label, self.config.steps, done) as progress:
                 for latest, infos in search.iterate(keys, space, source, self.config, states):
-                    states = latest  # what `save` writes, also after an interruption
                     figures = infos._asdict()
                     steps = infos.trace.shape[1]
                     for offset in range(steps):
@@ -137,11 +137,13 @@ class Search(DataOptions):
                             row |= {name: float(figures[name][i, offset]) for name in _FIGURES}
                             fresh.append(row)
                             rows.append(row)
+                    states = latest  # what `save` writes; not before the steps' rows are there
                     done += steps
                     progress.advance(steps, {name: float(np.mean(figures[name][:, -1])) for name in _SHOWN})
                     if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
                         save()
                         saved = time.monotonic()
+                    check()
         finally:
             save()
         return states

@@ -118,7 +118,7 @@ class Train:
         done, total, found = int(states.step[0]), self.config.epochs * steps, None
         rate = train.schedule(self.config, steps)
         try:
-            with interruptible(), Progress("nasi train", total, done) as progress:
+            with interruptible() as check, Progress("nasi train", total, done) as progress:
                 for latest in train.iterate(key[None], network, self.config, training, states, mesh=mesh):
                     before, done = done, int(latest.step[0])
                     within = (done - 1) % steps + 1
@@ -144,6 +144,7 @@ class Train:
                     if within == steps or time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
                         save()
                         saved = time.monotonic()
+                    check()
         except KeyboardInterrupt:
             save()
             print(f"\nnasi: interrupted; the same command continues the run in {self.out}", file=sys.stderr)
