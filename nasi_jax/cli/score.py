@@ -57,8 +57,8 @@ class ScoreVerb(DataOptions):
         seeds: number of seeds, each with its own parameters and batch.
         seed: first seed.
         compilation: one program for the whole "space", which takes several architectures and devices at once, or one
-            for each of the "blocks" that networks are made of, the default where there is a single CPU device; there
-            "space" is faster for small networks of nasbench201.
+            for each of the "blocks" that networks are made of, the default for other spaces than nasbench201 where
+            there is a single CPU device.
         per_device: architectures that a device takes at once; more than 1 may pay on accelerators.
         ray: address of a Ray cluster whose nodes share the work, or "local"; needs the extra of that name.
         keep_going: leave out duplicates and record malformed lines as rows, instead of stopping.

@@ -46,11 +46,12 @@ Compilation = Literal["space", "blocks"]
 
 ``"space"``: all scores of any architecture, whose genotype is its input. Every operation is computed, and the genotype
 says which ones count; there is little to dispatch, and several architectures and devices work at once. On a CPU, where
-a device takes one architecture at a time, NAS-Bench-201's program branches to the operations that the genotype names.
+a device takes one architecture at a time, NAS-Bench-201's program branches to the operations that the genotype names,
+so that none is computed in vain.
 
 ``"blocks"``: one block of the network, such as a convolution with its ReLU and normalisation. The derived network of an
 architecture is a sequence of these, none of which is computed in vain, and architectures share the programs. On a CPU
-this is the faster one, but for small networks of NAS-Bench-201 (benchmarks/score_throughput.py).
+this is the faster one for spaces whose program does not branch.
 """
 
 
@@ -93,8 +94,8 @@ class Scorer:
             source: gives images and labels.
             names: the scores wanted, of `SCORES`; they share what they can, as the gradient of the loss.
             config: size of the networks.
-            compilation: what is compiled; by default "blocks" on a CPU, where neither `per_device` nor `mesh` asks for
-                "space", which both need.
+            compilation: what is compiled; by default "blocks" on a CPU, where the space's program does not branch and
+                neither `per_device` nor `mesh` asks for "space", which both need.
             per_device: architectures that a device takes at once, by `vmap`. That pays on accelerators; on a CPU it
                 makes grouped convolutions, which are slow there.
             mesh: devices over which the architectures of one call are spread, along all axes.
@@ -114,7 +115,8 @@ class Scorer:
             raise ValueError(f"per_device: expected a positive integer, got {per_device}")
         several = per_device > 1 or mesh is not None
         if compilation is None:
-            compilation = "blocks" if jax.default_backend() == "cpu" and not several else "space"
+            blocks = jax.default_backend() == "cpu" and not several and not space.branches
+            compilation = "blocks" if blocks else "space"
         if compilation not in get_args(Compilation):
             raise ValueError(f"compilation: expected one of {get_args(Compilation)}, got {compilation!r}")
         if compilation == "blocks" and several:
@@ -126,8 +128,8 @@ class Scorer:
         options = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "batch"}
         options["classes"] = source.classes
         self._options = options
-        branches = compilation == "space" and jax.default_backend() == "cpu" and per_device == 1
-        self._discrete: Discrete = "branches" if branches else "one-hot"
+        alone = compilation == "space" and jax.default_backend() == "cpu" and per_device == 1
+        self._discrete: Discrete = "branches" if alone else "one-hot"
         self._one_shot = space.one_shot(discrete=self._discrete, **options)
         self._counter = Counter(space, source.image_shape, **options)
         self._counted = [name for name in names if SCORES[name].compute is None]

@@ -64,6 +64,7 @@ class SearchSpace(Protocol):
         edges: for each kind of choice, such as the edges of a cell, a name for each row of `alphas`.
         choices: for each kind a name for each column of `alphas`, which are operations for edges.
         additive: whether parameters and multiply-adds are sums over the rows, each of its own choice alone.
+        branches: whether a one-shot network with ``discrete="branches"`` computes only what its weights name.
     """
 
     @property
@@ -80,6 +81,9 @@ class SearchSpace(Protocol):
 
     @property
     def additive(self) -> bool: ...  # noqa: D102
+
+    @property
+    def branches(self) -> bool: ...  # noqa: D102
 
     @property
     def size(self) -> int:

@@ -87,6 +87,11 @@ class DARTS:
         return False
 
     @property
+    def branches(self) -> bool:
+        """False: all operations of all edges are computed."""
+        return False
+
+    @property
     def choices(self) -> dict[str, tuple[str, ...]]:
         """The operations, for both kinds of cell."""
         return dict.fromkeys(KINDS, self.operations)

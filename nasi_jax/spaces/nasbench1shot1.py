@@ -79,6 +79,11 @@ class NASBench1Shot1:
         return False
 
     @property
+    def branches(self) -> bool:
+        """False: all operations of all blocks are computed."""
+        return False
+
+    @property
     def edges(self) -> dict[str, tuple[str, ...]]:
         """Names of the rows of `alphas`."""
         blocks = tuple(str(block) for block in range(1, self._output))

@@ -95,6 +95,11 @@ class NASBench201:
         return True
 
     @property
+    def branches(self) -> bool:
+        """True: the program branches at each edge."""
+        return True
+
+    @property
     def size(self) -> int:
         """15,625."""
         return len(OPERATIONS) ** len(EDGES)

@@ -104,6 +104,13 @@ def test_a_cell_of_known_blocks_compiles_nothing(caplog):
     assert compiled[2] > 0
 
 
+@pytest.mark.parametrize("space", spaces.SPACES.values(), ids=spaces.SPACES)
+def test_by_default_no_operation_is_computed_in_vain_on_a_cpu(space):
+    arguments = (space, data.Gaussian((16, 16, 3)), ("naswot",), search.ScoreConfig(2, 3, 2))
+    assert search.Scorer(*arguments).compilation == ("space" if space.branches else "blocks")
+    assert search.Scorer(*arguments, per_device=2).compilation == "space"
+
+
 def test_a_disconnected_cell_has_the_trace_of_its_head():
     scorer = search.Scorer(SPACE, SOURCE, ("ntk-trace", "naswot"), CONFIG)
     empty = SPACE.parse("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")

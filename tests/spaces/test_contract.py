@@ -201,6 +201,14 @@ def test_one_shot_at_one_hot_weights_is_the_derived_network(space, size, seed, a
         np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_programs_branch_where_the_space_says_so(space, size):
+    module = space.one_shot(**size, discrete="branches")
+    x, weights = jnp.zeros((2, 8, 8, 3)), space.encode(draw(space, 0))
+    parameters = jax.eval_shape(module.init, jax.random.key(0), x, weights)
+    program = str(jax.make_jaxpr(module.apply)(parameters, x, weights))
+    assert ("branches=" in program) == space.branches
+
+
 def test_derived_parameters_are_drawn_like_the_one_shot_ones(space, size):
     """Same names and shapes, hence the same draws: a derived network is a part of the one-shot network."""
     genotype = draw(space, 4)
