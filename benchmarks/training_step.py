@@ -81,7 +81,8 @@ def main(options: Options) -> None:
         rows += measured(
             options, ways, f"{options.members} small networks", options.members * operations(options, 2) / rate
         )
-    head = f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {options}\n\n"
+    measured_at = ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(options).items() if name != "out")
+    head = f"{jax.devices()[0].device_kind}, jax {jax.__version__}; {measured_at}.\n\n"
     lines = ["| what | program | a step, ratio to the last row | peak | first step, in steps of its own |"]
     text = head + "\n".join([*lines, "| --- " * 5 + "|", *rows]) + "\n"
     print(text)

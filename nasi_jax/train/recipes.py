@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from typing import Any, Literal
 
+import jax
 from flax import linen as nn
 
 from nasi_jax.spaces import SearchSpace
@@ -185,6 +186,8 @@ def network(space: SearchSpace, genotype: Any, recipe: Recipe, classes: int) -> 
     if recipe.auxiliary and not hasattr(module, "auxiliary"):
         raise ValueError(f"auxiliary: expected 0, networks of {space.name} have no such head, got {recipe.auxiliary}")
     extra: dict[str, Any] = {"auxiliary": True} if recipe.auxiliary else {}
+    if hasattr(module, "fused"):  # the dense convolutions are the slower ones on a CPU
+        extra["fused"] = jax.default_backend() != "cpu"
     return space.network(genotype, **size(recipe, classes), **extra)
 
 
