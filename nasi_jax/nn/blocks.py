@@ -357,12 +357,11 @@ def scaled_relu_conv_norm(x: jax.Array, weights: ConvNormWeights, factors: jax.A
 def _relu_conv(x: jax.Array, branches: list[ConvNormWeights], style: Style, strides: int, dilation: int) -> jax.Array:
     """Returns the outputs of all convolutions, concatenated."""
     active = nn.relu(x)
-    depthwise = [branch.depthwise[:, :, 0] for branch in branches if branch.depthwise is not None]
+    depthwise = [branch.depthwise for branch in branches if branch.depthwise is not None]
     if not depthwise or (style.fused and not style.blocks):
         return conv(active, _concatenated([branch.dense for branch in branches]), strides, dilation)
-    spread = depthwise_conv(jnp.tile(active, len(branches)), _concatenated(depthwise), strides, dilation)
-    apart = jnp.split(spread, len(branches), axis=-1)
-    return _concatenated([conv(part, b.kernel) for part, b in zip(apart, branches, strict=True)])
+    spread = [depthwise_conv(active, kernel[:, :, 0], strides, dilation) for kernel in depthwise]
+    return _concatenated([conv(part, b.kernel) for part, b in zip(spread, branches, strict=True)])
 
 
 def _concatenated(arrays: Sequence[Any]) -> jax.Array:
