@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from nasi_jax import data, search, spaces, train
+from nasi_jax import data, nn, search, spaces, train
 
 CELL = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|none~2|"
 NETWORKS = {
@@ -150,9 +150,9 @@ def ours(options: Options, which: int, members: int, *, together: bool = True, f
     keys = jax.vmap(jax.random.key)(jnp.arange(members))
     states: Any = train.init_states(keys, network, recipe, images)
     ordered = jnp.stack([train.order(images, key, 0) for key in keys])
-    one = jax.jit(train.step, static_argnums=(0, 1, 2), donate_argnums=4)
+    one = nn.jit_network(train.step, static_argnums=(0, 1, 2), donate_argnums=4)
     if together and members > 1:
-        every = jax.jit(jax.vmap(train.step, in_axes=(*(None,) * 4, 0, 0, 0)), static_argnums=(0, 1, 2))
+        every = nn.jit_network(jax.vmap(train.step, in_axes=(*(None,) * 4, 0, 0, 0)), static_argnums=(0, 1, 2))
 
         def run() -> None:
             nonlocal states

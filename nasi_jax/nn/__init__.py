@@ -18,6 +18,7 @@ from nasi_jax.nn.blocks import (
     relu_conv_norm,
     scaled_relu_conv_norm,
 )
+from nasi_jax.nn.compiler import compiler_options, jit_network
 from nasi_jax.nn.convolution import conv, depthwise_conv
 from nasi_jax.nn.linear import RELU_GAIN, Conv, Dense, weight
 from nasi_jax.nn.style import (
@@ -60,10 +61,12 @@ __all__ = [
     "batch_norm",
     "channel_scale",
     "check_style",
+    "compiler_options",
     "conv",
     "depthwise_conv",
     "in_turn",
     "is_plain",
+    "jit_network",
     "max_pool",
     "normalise",
     "observe",

@@ -372,6 +372,9 @@ def _concatenated(arrays: Sequence[Any]) -> jax.Array:
 def average_pool(x: jax.Array, window: int = 3, strides: int = 1) -> jax.Array:
     """Averages over windows; an odd window is padded and the padding is not counted.
 
+    Summed along rows and then along columns, from images shifted by a padding of either sign, whose gradient is such a
+    sum again: XLA's own sum over windows takes three times as long on a CPU.
+
     Args:
         x: images, (batch, height, width, channels).
         window: height and width of the window; padding is (window - 1) // 2.
@@ -384,9 +387,13 @@ def average_pool(x: jax.Array, window: int = 3, strides: int = 1) -> jax.Array:
     # counted with NumPy: XLA would fold the same count of a constant image at compile time, for minutes
     counts = np.asarray(rows.reshape(1, -1, 1, 1) * columns.reshape(1, 1, -1, 1), x.dtype)
     pad = (window - 1) // 2
-    padding = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-    sums = jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, window, window, 1), (1, strides, strides, 1), padding)
-    return sums / counts
+    for axis in (2, 1):
+        size, zero = x.shape[axis], jnp.zeros((), x.dtype)
+        end = strides * ((size + 2 * pad - window) // strides) + 1
+        offsets = [[(pad - i, i - pad, 0) if a == axis else (0, 0, 0) for a in range(4)] for i in range(window)]
+        shifted = [jax.lax.slice_in_dim(jax.lax.pad(x, zero, by), 0, end, strides, axis) for by in offsets]
+        x = sum(shifted[1:], shifted[0])
+    return x / counts
 
 
 def _window_counts(size: int, window: int, strides: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasi_jax.data import Source
+from nasi_jax.nn import jit_network
 from nasi_jax.search import nasi
 from nasi_jax.search.nasi import NASIConfig, NASIInfo, NASIState
 from nasi_jax.search.scorer import Compilation
@@ -206,10 +207,10 @@ def _step(
     return nasi.step(space, config, source, state, params, jax.random.fold_in(key, state.step), blocks)
 
 
-_compiled_step = jax.jit(_step, static_argnums=(0, 1))
+_compiled_step = jit_network(_step, static_argnums=(0, 1))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("length",))
+@functools.partial(jit_network, static_argnums=(0, 1), static_argnames=("length",))
 def _advance_scan(
     space: SearchSpace,
     config: NASIConfig,

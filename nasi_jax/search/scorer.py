@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from nasi_jax.data import Source
-from nasi_jax.nn import USED_PARAMETERS, Normalisation, Parameterisation
+from nasi_jax.nn import USED_PARAMETERS, Normalisation, Parameterisation, jit_network
 from nasi_jax.search.costs import Counter
 from nasi_jax.search.scores import SCORES, Candidate
 from nasi_jax.spaces import Discrete, SearchSpace, Weights, restrict
@@ -134,7 +134,7 @@ class Scorer:
         self._counter = Counter(space, source.image_shape, **options)
         self._counted = [name for name in names if SCORES[name].compute is None]
         precisions = {SCORES[name].double for name in names if name not in self._counted}
-        compiled = jax.jit if compilation == "space" else lambda function: function
+        compiled = jit_network if compilation == "space" else lambda function: function
         self._draw = compiled(self._drawn)
         self._compute = {double: compiled(self._computed(double)) for double in sorted(precisions)}
 

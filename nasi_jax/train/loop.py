@@ -18,7 +18,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nasi_jax.data import Examples, Images, Stream
-from nasi_jax.nn import RUNNING_STATISTICS
+from nasi_jax.nn import RUNNING_STATISTICS, jit_network
 from nasi_jax.spaces import Weights
 from nasi_jax.train import augment
 from nasi_jax.train.recipes import Recipe
@@ -292,12 +292,12 @@ def update(
     )
 
 
-_compiled_step = jax.jit(step, static_argnums=(0, 1, 2), donate_argnums=4)
-_compiled_update = jax.jit(update, static_argnums=(0, 1, 2), donate_argnums=4)
+_compiled_step = jit_network(step, static_argnums=(0, 1, 2), donate_argnums=4)
+_compiled_update = jit_network(update, static_argnums=(0, 1, 2), donate_argnums=4)
 _compiled_order = jax.jit(jax.vmap(order, in_axes=(None, 0, None)))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), static_argnames="length")
+@functools.partial(jit_network, static_argnums=(0, 1, 2), static_argnames="length")
 def _advance(
     network: nn.Module,
     recipe: Recipe,
@@ -460,7 +460,7 @@ def evaluate(
     return Evaluation(float(np.trace(confusion) / len(images)), float(top_five), float(loss), confusion)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit_network, static_argnums=0)
 def _classify(
     network: nn.Module,
     variables: Any,
