@@ -35,6 +35,7 @@ from nasi_jax.nn.style import (
     check_style,
     observe,
 )
+from nasi_jax.nn.switch import switch
 
 __all__ = [
     "CHANNEL_SCALES",
@@ -72,5 +73,6 @@ __all__ = [
     "observe",
     "relu_conv_norm",
     "scaled_relu_conv_norm",
+    "switch",
     "weight",
 ]

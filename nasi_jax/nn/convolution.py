@@ -108,10 +108,13 @@ def _correlate_on_cpu(x: jax.Array, y: jax.Array, *, window: int, strides: int, 
     images = _images(len(x))
     if images == len(x):
         return of_part(x, y).astype(x.dtype)
-    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, images, *leaf.shape[1:]), (x, y))
+
+    def add_part(i: jax.Array, total: jax.Array) -> jax.Array:
+        # sliced and not reshaped before: XLA would compute what leads to x and y once more for that shape
+        return total + of_part(*(jax.lax.dynamic_slice_in_dim(leaf, i * images, images) for leaf in (x, y)))
+
     start = jnp.zeros((window, window, x.shape[-1], y.shape[-1]), wide)
-    total, _ = jax.lax.scan(lambda total, part: (total + of_part(*part), None), start, parts)
-    return total.astype(x.dtype)
+    return jax.lax.fori_loop(0, len(x) // images, add_part, start).astype(x.dtype)
 
 
 def _images(batch: int) -> int:

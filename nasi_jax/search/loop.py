@@ -156,11 +156,7 @@ def iterate(
         large = len(jax.tree.leaves(shapes)) > _LARGEST_PROGRAM
         compilation = "blocks" if on_cpu and not scan and large else "space"
 
-    def drawn(key: jax.Array, source: Source) -> Any:
-        return nasi.init_params(space, config, source, jax.random.fold_in(key, config.steps))
-
-    draw = drawn if compilation == "blocks" else jax.jit(drawn)
-    params = [draw(key, source) for key in keys]
+    params = [nasi.init_params(space, config, source, jax.random.fold_in(key, config.steps)) for key in keys]
     if scan:
         params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
     done = int(states.step[0])

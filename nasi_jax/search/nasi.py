@@ -251,10 +251,10 @@ def init_params(space: SearchSpace, config: NASIConfig, source: Source, key: jax
     Returns:
         Parameters in JAX's default float type.
     """
-    # hundreds of draws by the default generator would take longer to compile than the search step
+    # hundreds of draws by the default generator take longer
     key = jax.random.key(jax.random.bits(key), impl="unsafe_rbg")
-    x = jnp.zeros((1, *source.image_shape), jnp.result_type(float))
-    return one_shot(space, config, source).init(key, x, space.alphas())["params"]
+    x = jax.ShapeDtypeStruct((1, *source.image_shape), jnp.result_type(float))
+    return one_shot(space, config, source).lazy_init(key, x, space.alphas())["params"]
 
 
 def one_shot(space: SearchSpace, config: NASIConfig, source: Source, blocks: bool = False) -> nn.Module:

@@ -135,12 +135,17 @@ class Scorer:
         self._counted = [name for name in names if SCORES[name].compute is None]
         precisions = {SCORES[name].double for name in names if name not in self._counted}
         compiled = jit_network if compilation == "space" else lambda function: function
-        self._draw = compiled(self._drawn)
         self._compute = {double: compiled(self._computed(double)) for double in sorted(precisions)}
 
     def draw(self, seed: int) -> Draw:
         """Draws parameters, batch and key of a seed."""
-        return self._draw(jax.random.key(seed))
+        params_key, batch_key, probe_key = jax.random.split(jax.random.key(seed), 3)
+        x, y = self._source.batch(batch_key, self._config.batch)
+        # hundreds of draws by the default generator take longer
+        params_key = jax.random.key(jax.random.bits(params_key), impl="unsafe_rbg")
+        image = jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
+        params = self._one_shot.lazy_init(params_key, image, self._space.alphas())["params"]
+        return Draw(params, x, y, probe_key)
 
     def score(self, draw: Draw, genotypes: Sequence[Any]) -> list[dict[str, float]]:
         """Scores some architectures.
@@ -169,14 +174,6 @@ class Scorer:
         padded = [*genotypes, *[genotypes[-1]] * (self.together - len(genotypes))]
         encoded = [self._space.encode(genotype) for genotype in padded]
         return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *encoded)
-
-    def _drawn(self, key: jax.Array) -> Draw:
-        params_key, batch_key, probe_key = jax.random.split(key, 3)
-        x, y = self._source.batch(batch_key, self._config.batch)
-        # hundreds of draws by the default generator would take longer to compile than the scores
-        params_key = jax.random.key(jax.random.bits(params_key), impl="unsafe_rbg")
-        params = self._one_shot.init(params_key, x[:2], self._space.alphas())["params"]
-        return Draw(params, x, y, probe_key)
 
     def _computed(self, double: bool) -> Callable[[Any, Draw], dict[str, jax.Array]]:
         """Returns a function of one genotype, or of the weights of several where the compilation is "space"."""

@@ -34,6 +34,7 @@ from nasi_jax.nn import (
     observe,
     relu_conv_norm,
     scaled_relu_conv_norm,
+    switch,
 )
 from nasi_jax.spaces.base import Alphas, Discrete, Edge, Genotype, Weights, check_images, check_size, uniform_other
 
@@ -289,7 +290,8 @@ class Cell(nn.Module):
         for edge in edges:
             convolutions = {operation: self._convolution(edge, operation, x) for operation in _WINDOWS}
             factors = channel_scale(self, f"edge_{source}_{EDGES[edge][1]}_conv", x.shape, x.dtype)
-            outputs.append((edge, _one_operation(jnp.argmax(weights[edge]), x, convolutions, factors, self.style)))
+            choice = jnp.argmax(weights[edge])
+            outputs.append((edge, switch(choice, _operations(self.style), x, convolutions, factors)))
         return outputs
 
     def _convolution(self, edge: int, operation: str, x: jax.Array) -> ConvNormWeights:
@@ -302,18 +304,9 @@ class Cell(nn.Module):
         ).weights(x.shape[-1], x.dtype)
 
 
-@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=4)
-def _one_operation(
-    choice: jax.Array,
-    x: jax.Array,
-    convolutions: dict[str, ConvNormWeights],
-    factors: jax.Array | None,
-    style: Style,
-) -> jax.Array:
-    """Returns the output of the operation whose index is `choice`; `factors` multiply that of its convolution.
-
-    What the gradient needs is computed again: a branch cannot leave it without the others' leaving zeros.
-    """
+@functools.cache
+def _operations(style: Style) -> list[Callable[..., jax.Array]]:
+    """Returns the operations as functions of a node, the edge's convolutions, and factors of their outputs or None."""
 
     def convolution(name: str) -> Callable[..., jax.Array]:
         return lambda x, weights, factors: scaled_relu_conv_norm(x, weights[name], factors, style)
@@ -323,8 +316,7 @@ def _one_operation(
         "skip_connect": lambda x, *_: x,
         "avg_pool_3x3": lambda x, *_: average_pool(x),
     }
-    branches = [operations.get(name) or convolution(name) for name in OPERATIONS]
-    return jax.lax.switch(choice, branches, x, convolutions, factors)
+    return [operations.get(name) or convolution(name) for name in OPERATIONS]
 
 
 def _weight(weights: jax.Array | None, edge: int, operation: str) -> jax.Array | float:

@@ -131,11 +131,13 @@ def init(
         ValueError: the batch is larger than the data, or the images do not fit the network.
     """
     extra = () if weights is None else (weights,)
-    x = jnp.zeros((2, *images.image_shape), jnp.result_type(float))
-    params = network.init(jax.random.fold_in(key, 0), x, *extra)["params"]
+    x = jax.ShapeDtypeStruct((2, *images.image_shape), jnp.result_type(float))
+    params = network.lazy_init(jax.random.fold_in(key, 0), x, *extra)["params"]
     if recipe.initialisation == "pytorch":
         params = jax.tree_util.tree_map_with_path(functools.partial(_as_pytorch, jax.random.fold_in(key, 3)), params)
-    shapes = jax.eval_shape(lambda p: network.apply({"params": p}, x, *extra, mutable=[RUNNING_STATISTICS])[1], params)
+    shapes = jax.eval_shape(
+        lambda p, x: network.apply({"params": p}, x, *extra, mutable=[RUNNING_STATISTICS])[1], params, x
+    )
     starts = jax.tree.map(
         lambda moments: (jnp.zeros(moments[0].shape, moments[0].dtype), jnp.ones(moments[1].shape, moments[1].dtype)),
         shapes.get(RUNNING_STATISTICS, {}),
