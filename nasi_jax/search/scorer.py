@@ -6,15 +6,17 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh, PartitionSpec
 
 from nasi_jax.data import Source
-from nasi_jax.nn import USED_PARAMETERS, Normalisation, Parameterisation, jit_network
+from nasi_jax.nn import USED_PARAMETERS, Normalisation, Parameterisation, compiler_options
 from nasi_jax.search.costs import Counter
 from nasi_jax.search.scores import SCORES, Candidate
 from nasi_jax.spaces import Discrete, SearchSpace, Weights, restrict
@@ -134,17 +136,29 @@ class Scorer:
         self._counter = Counter(space, source.image_shape, **options)
         self._counted = [name for name in names if SCORES[name].compute is None]
         precisions = {SCORES[name].double for name in names if name not in self._counted}
-        compiled = jit_network if compilation == "space" else lambda function: function
-        self._compute = {double: compiled(self._computed(double)) for double in sorted(precisions)}
+        self._compute: dict[bool, Any] = {double: self._computed(double) for double in sorted(precisions)}
+        if compilation == "space":
+            jit = functools.partial(jax.jit, compiler_options=compiler_options())
+            self._compute = {double: jit(compute) for double, compute in self._compute.items()}
+        self._compiling: Future[None] | None = None
 
     def draw(self, seed: int) -> Draw:
-        """Draws parameters, batch and key of a seed."""
+        """Draws parameters, batch and key of a seed; the first time, the space's program is compiled meanwhile."""
         params_key, batch_key, probe_key = jax.random.split(jax.random.key(seed), 3)
         x, y = self._source.batch(batch_key, self._config.batch)
         # hundreds of draws by the default generator take longer
         params_key = jax.random.key(jax.random.bits(params_key), impl="unsafe_rbg")
-        image = jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
-        params = self._one_shot.lazy_init(params_key, image, self._space.alphas())["params"]
+        inputs = jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype), jax.eval_shape(self._space.alphas)
+
+        def initial(key: jax.Array) -> Any:
+            return self._one_shot.lazy_init(key, *inputs)["params"]
+
+        draws, shapes = jax.make_jaxpr(initial, return_shape=True)(params_key)
+        if self._compiling is None and self.compilation == "space":
+            threads = ThreadPoolExecutor(1)
+            self._compiling = threads.submit(self._compile, Draw(shapes, x, y, probe_key))
+            threads.shutdown(wait=False)
+        params = jax.tree.unflatten(jax.tree.structure(shapes), jaxpr_as_fun(draws)(params_key))
         return Draw(params, x, y, probe_key)
 
     def score(self, draw: Draw, genotypes: Sequence[Any]) -> list[dict[str, float]]:
@@ -163,11 +177,21 @@ class Scorer:
             values = {name: [count[name] for count in counts] for name in self._counted}
         if self._compute:
             architectures = genotypes[0] if self.compilation == "blocks" else self._stacked(genotypes)
+        if self._compiling is not None:
+            self._compiling.result()
         for double, compute in self._compute.items():
             with jax.enable_x64(True) if double else contextlib.nullcontext():
-                widen = _widened if double else lambda leaf: leaf
-                values |= jax.device_get(compute(*jax.tree.map(widen, (architectures, draw))))
+                arguments = architectures, draw
+                values |= jax.device_get(compute(*(_widened(arguments) if double else arguments)))
         return [{name: float(values[name][i]) for name in self.names} for i in range(len(genotypes))]
+
+    def _compile(self, draw: Draw) -> None:
+        """Compiles the space's programs for draws of these shapes, so that `score` finds them compiled."""
+        weights = self._stacked([self._space.decode(self._space.alphas())])
+        for double, compute in self._compute.items():
+            with jax.enable_x64(True) if double else contextlib.nullcontext():
+                arguments = weights, draw
+                compute.lower(*(jax.eval_shape(_widened, arguments) if double else arguments)).compile()
 
     def _stacked(self, genotypes: Sequence[Any]) -> Weights:
         """Returns the weights of `together` architectures, the last one's repeated."""
@@ -229,5 +253,7 @@ class Scorer:
         )
 
 
-def _widened(leaf: jax.Array) -> jax.Array:
-    return leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+def _widened(tree: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
+    )

@@ -47,6 +47,7 @@ EDGES = tuple((source, target) for target in range(1, 4) for source in range(tar
 STAGES = 3
 _WINDOWS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 _NODES = 4
+_NONE = OPERATIONS.index("none")
 
 
 @struct.dataclass(eq=False)
@@ -286,12 +287,14 @@ class Cell(nn.Module):
     def _chosen(self, x: jax.Array, source: int, edges: list[int], weights: jax.Array) -> list[tuple[int, jax.Array]]:
         """Returns (edge, output) of the edges that leave node `source`, each of its one operation."""
         observe(self, f"node_{source}", x, sum(_weight(weights, e, o) for e in edges for o in _WINDOWS))
+        choices = jnp.argmax(weights, axis=-1)
+        if is_plain(self):
+            choices = _leading_on(choices)
         outputs = []
         for edge in edges:
             convolutions = {operation: self._convolution(edge, operation, x) for operation in _WINDOWS}
             factors = channel_scale(self, f"edge_{source}_{EDGES[edge][1]}_conv", x.shape, x.dtype)
-            choice = jnp.argmax(weights[edge])
-            outputs.append((edge, switch(choice, _operations(self.style), x, convolutions, factors)))
+            outputs.append((edge, switch(choices[edge], _operations(self.style), x, convolutions, factors)))
         return outputs
 
     def _convolution(self, edge: int, operation: str, x: jax.Array) -> ConvNormWeights:
@@ -317,6 +320,16 @@ def _operations(style: Style) -> list[Callable[..., jax.Array]]:
         "avg_pool_3x3": lambda x, *_: average_pool(x),
     }
     return [operations.get(name) or convolution(name) for name in OPERATIONS]
+
+
+def _leading_on(choices: jax.Array) -> jax.Array:
+    """Returns the (6,) operations with `none` for those on no path to the output, whose gradients are zeros as well."""
+    leads_on = {_NODES - 1: jnp.array(True)}
+    for node in reversed(range(1, _NODES - 1)):
+        outgoing = [(edge, target) for edge, (source, target) in enumerate(EDGES) if source == node]
+        ways = [leads_on[target] & (choices[edge] != _NONE) for edge, target in outgoing]
+        leads_on[node] = jnp.any(jnp.stack(ways))
+    return jnp.where(jnp.stack([leads_on[target] for _, target in EDGES]), choices, _NONE)
 
 
 def _weight(weights: jax.Array | None, edge: int, operation: str) -> jax.Array | float:

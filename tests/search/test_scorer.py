@@ -104,6 +104,16 @@ def test_a_cell_of_known_blocks_compiles_nothing(caplog):
     assert compiled[2] > 0
 
 
+def test_the_programs_of_the_space_are_compiled_while_parameters_are_drawn(caplog):
+    scorer = search.Scorer(
+        SPACE, SOURCE, ("ntk-one-batch", "ntk-condition-number"), search.ScoreConfig(2, 1, 5), per_device=2
+    )
+    draw = scorer.draw(0)
+    with jax.log_compiles(True):
+        scorer.score(draw, [SPACE.parse(cell) for cell in CELLS[:2]])
+    assert not [message for message in caplog.messages if "several" in message]
+
+
 @pytest.mark.parametrize("space", spaces.SPACES.values(), ids=spaces.SPACES)
 def test_by_default_no_operation_is_computed_in_vain_on_a_cpu(space):
     arguments = (space, data.Gaussian((16, 16, 3)), ("naswot",), search.ScoreConfig(2, 3, 2))

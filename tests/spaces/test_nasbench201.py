@@ -122,6 +122,34 @@ def test_one_shot_mixes_operations_by_their_weights(x64):
     np.testing.assert_allclose(cell.apply({"params": parameters}, x, weights), expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("text", "dead"),
+    [
+        ("|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|nor_conv_3x3~0|none~1|none~2|", ("0_1", "0_2", "1_2")),
+        ("|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|", ("0_2",)),
+        ("|nor_conv_1x1~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|nor_conv_1x1~2|", ()),
+    ],
+)
+def test_paths_that_lead_nowhere_take_no_part_in_a_program_that_branches(text, dead, x64):
+    size = {"channels": 2, "cells": 1, "affine": True}
+    genotype, x = SPACE.parse(text), jax.random.normal(jax.random.key(0), (3, 8, 8, 3), jnp.float64)
+    derived, whole = SPACE.network(genotype, **size), SPACE.one_shot(discrete="branches", **size)
+    weights = SPACE.encode(genotype)
+    parameters = whole.init(jax.random.key(1), x, weights)["params"]
+
+    def hidden(path, leaf):
+        return leaf * jnp.nan if any(f"edge_{edge}" in jax.tree_util.keystr(path) for edge in dead) else leaf
+
+    def loss(network, p, *inputs):
+        return jnp.sum(network.apply({"params": p}, x, *inputs) ** 2)
+
+    like = jax.eval_shape(derived.init, jax.random.key(0), x)["params"]
+    expected = jax.grad(lambda p: loss(derived, p))(spaces.restrict(parameters, like))
+    gradient = jax.grad(lambda p: loss(whole, p, weights))(jax.tree_util.tree_map_with_path(hidden, parameters))
+    got = spaces.restrict(gradient, like)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), got, expected)
+
+
 @pytest.mark.parametrize(("size", "image"), [({"channels": 6, "cells": 2, "classes": 7}, (12, 8)), ({}, (32, 32))])
 def test_any_size(size, image):
     network = SPACE.network(SPACE.parse(ALL_CONVOLUTIONS), **size)
