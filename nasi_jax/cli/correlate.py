@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nasi_jax import report, spaces, tabular
+from nasi_jax.cli.progress import Progress
 from nasi_jax.cli.runs import write_atomic
 from nasi_jax.search.scores import SCORES
 
@@ -74,10 +75,14 @@ class Correlate:
         results: dict[str, dict[str, Any]] = {}
         header = ["score", "truth", "architectures", *tabular.STATISTICS]
         lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
-        for name, score in oriented.items():
-            rankings = {c: tabular.rank(score, truth[c], resamples=self.resamples) for c in self.column}
-            results[name] = {column: tabular.as_json(ranking) for column, ranking in rankings.items()}
-            lines += [_line(name, column, ranking) for column, ranking in rankings.items()]
+        with Progress("nasi correlate", len(oriented) * len(self.column), unit="ranking") as progress:
+            for name, score in oriented.items():
+                results[name] = {}
+                for column in self.column:
+                    ranking = tabular.rank(score, truth[column], resamples=self.resamples)
+                    results[name][column] = tabular.as_json(ranking)
+                    lines.append(_line(name, column, ranking))
+                    progress.advance(1, {"spearman": ranking.statistics["spearman"].value})
         notes = [f"Seeds: {len(seeds)}; scores are means over them. Intervals: 95%, bootstrap over architectures."]
         if failed:
             notes.append(f"{failed} rows are without a finite score, for the reasons that the files name.")

@@ -45,8 +45,9 @@ def test_statistics_over_shards_and_seeds(files, tmp_path, capsys):
     # a score that is better where lower is negated
     lower = found["scores"]["ntk-condition-number"]["accuracy"]["statistics"]["spearman"]["value"]
     assert lower == pytest.approx(spearman["value"])
-    printed = capsys.readouterr().out
+    printed, progress = capsys.readouterr()
     assert printed == (tmp_path / "c" / "correlation.md").read_text()
+    assert "ranking 4/4" in progress
     assert f"| snip | accuracy | {len(cells)} |" in printed
     assert "| -ntk-condition-number |" in printed
     assert (tmp_path / "c" / "snip.png").stat().st_size > 5000
