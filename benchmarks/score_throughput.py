@@ -5,9 +5,11 @@
 NASI's one-batch score (12), the squared norm of a batch's gradient, of random NAS-Bench-201 cells at the benchmark's
 size and at a reduced one, in one process and in turn; the peer computes the same of the same network in PyTorch. Times
 are medians over cells as ratios to the peer's, or to the full size where there is none. Compilation is what the cells
-took longer when they were first scored; "500 cells" has it in it. Kendall's tau tells how far one seed of the reduced
-size keeps the ranking by the full size, as the mean of the score's logarithm over three seeds has it; what a seed of
-the full size itself reaches is what the score's own noise allows.
+took longer when they were first scored; "500 cells" has it in it.
+
+Kendall's tau tells how far a seed of the reduced size keeps the ranking by the full size, as the mean of the score's
+logarithm over three seeds has it, on other cells than are timed. What a seed of the full size reaches with the mean of
+the other two is what the score's own noise allows.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ class Options:
     Attributes:
         out: Markdown file to write; only printed without.
         cells: random cells that are timed at both sizes and in PyTorch.
+        ranked: random cells on which the ranking by the sizes is compared.
         channels: channels of the full and of the reduced networks.
         depth: cells a stage of both.
         batch: images in a batch of both.
@@ -45,6 +48,7 @@ class Options:
 
     out: pathlib.Path | None = None
     cells: int = 40
+    ranked: int = 150
     channels: tuple[int, int] = (16, 16)
     depth: tuple[int, int] = (5, 5)
     batch: tuple[int, int] = (64, 8)
@@ -54,10 +58,11 @@ class Options:
 def main(options: Options) -> None:
     """Measures and prints the table."""
     space = spaces.get("nasbench201")
-    genotypes = [space.sample(jax.random.key(i)) for i in range(options.cells)]
+    drawn = [space.sample(jax.random.key(i)) for i in range(options.cells + options.ranked)]
+    genotypes, ranked = drawn[: options.cells], drawn[options.cells :]
     programs: dict[str, Callable[[Any], float]] = {}
     cold: dict[str, float] = {}
-    others: list[np.ndarray] = []
+    scorers: dict[str, search.Scorer] = {}
     for compilation in get_args(search.Compilation):
         for size, i in (("full", 0), ("reduced", 1)):
             config = search.ScoreConfig(options.channels[i], options.depth[i], options.batch[i])
@@ -73,9 +78,8 @@ def main(options: Options) -> None:
                 run(genotype)
             cold[f"{compilation}, {size}"] = time.perf_counter() - start
             programs[f"{compilation}, {size}"] = run
-            if (compilation, size) == ("blocks", "full"):
-                for other in (scorer.draw(1), scorer.draw(2)):
-                    others.append(np.log([run(genotype, draw=other) for genotype in genotypes]))
+            if compilation == "space":
+                scorers[size] = scorer
     if importlib.util.find_spec("torch"):
         programs["PyTorch"] = peer(options)
         start = time.perf_counter()
@@ -83,24 +87,34 @@ def main(options: Options) -> None:
             programs["PyTorch"](genotype)
         cold["PyTorch"] = time.perf_counter() - start
     seconds: dict[str, list[float]] = {name: [] for name in programs}
-    values: dict[str, list[float]] = {name: [] for name in programs}
     for genotype in genotypes:
         for name, program in programs.items():
             start = time.perf_counter()
-            values[name].append(program(genotype))
+            program(genotype)
             seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     unit = "PyTorch" if "PyTorch" in medians else "blocks, full"
-    ranking = np.mean([np.log(values["blocks, full"]), *others], axis=0)
-    lines = [f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {options.cells} cells; {unit} is 1."]
-    lines += [f"Kendall's tau between two seeds of the full size: {tau(*others):.2f}.", ""]
-    lines += ["| compiled, size | a cell | compilation, in cells | 500 cells | tau with the full size, over seeds |"]
-    lines += ["| --- " * 5 + "|"]
+    lines = [f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {options.cells} cells; {unit} is 1.", ""]
+    lines += ["| compiled, size | a cell | compilation, in cells | 500 cells |", "| --- " * 4 + "|"]
     for name, median in medians.items():
         compiling = max(0.0, cold[name] - sum(seconds[name]))
         total = (compiling + 500 * statistics.mean(seconds[name])) / (500 * statistics.mean(seconds[unit]))
-        shown = "" if name == "PyTorch" else f"{tau(ranking, values[name]):.2f}"
-        lines.append(f"| {name} | {median / medians[unit]:.2f} | {compiling / median:.0f} | {total:.2f} | {shown} |")
+        lines.append(f"| {name} | {median / medians[unit]:.2f} | {compiling / median:.0f} | {total:.2f} |")
+    full, reduced = (
+        [
+            np.log([scorers[size].score(draw, [genotype])[0][SCORE] for genotype in ranked])
+            for draw in map(scorers[size].draw, seeds)
+        ]
+        for size, seeds in (("full", (0, 1, 2)), ("reduced", (3, 4, 5)))
+    )
+    taus = {
+        "reduced size, the mean of three seeds of the full size": [tau(one, np.mean(full, axis=0)) for one in reduced],
+        "full size, the mean of the other two": [tau(full[i], full[i - 1] + full[i - 2]) for i in range(3)],
+        "full size, another one": [tau(full[i], full[i - 1]) for i in range(3)],
+    }
+    lines += ["", f"| a seed of the, with | Kendall's tau, {options.ranked} other cells, over three seeds |"]
+    lines += ["| --- | --- |"]
+    lines += [f"| {name} | {np.mean(found):.3f} ± {np.std(found, ddof=1):.3f} |" for name, found in taus.items()]
     text = "\n".join(lines) + "\n"
     print(text)
     if options.out is not None:

@@ -4,12 +4,14 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from nasi_jax import spaces
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "darts_search.py"
 
 
+@pytest.mark.slow
 def test_settings_are_compared_without_images(tmp_path):
     size = ["--steps", "1", "--batch", "8", "--cells", "3", "--channels", "2", "--image-size", "8", "--seeds", "2"]
     command = [sys.executable, SCRIPT, "--settings", *size, "--runs", "runs", "--out", "results"]
