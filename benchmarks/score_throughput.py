@@ -52,7 +52,7 @@ class Options:
     channels: tuple[int, int] = (16, 16)
     depth: tuple[int, int] = (5, 5)
     batch: tuple[int, int] = (64, 8)
-    image_size: tuple[int, int] = (32, 16)
+    image_size: tuple[int, int] = (32, 20)
 
 
 def main(options: Options) -> None:
