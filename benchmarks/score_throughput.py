@@ -15,6 +15,7 @@ the other two is what the score's own noise allows.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import pathlib
 import statistics
@@ -71,9 +72,7 @@ def main(options: Options) -> None:
             start = time.perf_counter()
             draw = scorer.draw(0)
 
-            def run(genotype: Any, scorer: search.Scorer = scorer, draw: search.Draw = draw) -> float:
-                return scorer.score(draw, [genotype])[0][SCORE]
-
+            run = functools.partial(score, scorer, draw)
             for genotype in genotypes:
                 run(genotype)
             cold[f"{compilation}, {size}"] = time.perf_counter() - start
@@ -102,7 +101,7 @@ def main(options: Options) -> None:
         lines.append(f"| {name} | {median / medians[unit]:.2f} | {compiling / median:.0f} | {total:.2f} |")
     full, reduced = (
         [
-            np.log([scorers[size].score(draw, [genotype])[0][SCORE] for genotype in ranked])
+            np.log([score(scorers[size], draw, genotype) for genotype in ranked])
             for draw in map(scorers[size].draw, seeds)
         ]
         for size, seeds in (("full", (0, 1, 2)), ("reduced", (3, 4, 5)))
@@ -122,6 +121,11 @@ def main(options: Options) -> None:
         options.out.write_text(text)
 
 
+def score(scorer: search.Scorer, draw: search.Draw, genotype: Any) -> float:
+    """Returns the score of one cell."""
+    return scorer.score(draw, [genotype])[0][SCORE]
+
+
 def tau(a: Any, b: Any) -> float:
     """Returns Kendall's tau."""
     return float(np.asarray(scipy.stats.kendalltau(a, b))[0])
@@ -136,14 +140,14 @@ def peer(options: Options) -> Callable[[Any], float]:
     x = torch.randn(options.batch[0], 3, size, size)
     y = torch.randint(0, 10, (options.batch[0],))
 
-    def score(genotype: Any) -> float:
+    def squared_norm(genotype: Any) -> float:
         network = torch_nasbench201.network(genotype, options.channels[0], options.depth[0])
         gradients = torch.autograd.grad(
             torch.nn.functional.cross_entropy(network(x), y), list(network.parameters()), allow_unused=True
         )
         return float(sum((g**2).sum() for g in gradients if g is not None))
 
-    return score
+    return squared_norm
 
 
 if __name__ == "__main__":
