@@ -1,5 +1,6 @@
 import os
 import pathlib
+import tempfile
 
 # set before JAX starts; it reads them once
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
@@ -9,8 +10,11 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_force_host_platform_device_count=8"
     + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
-# tests of the command must not fill the user's folder
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+# compiled once for all processes of a run, and not kept in the user's folder
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
 import pytest

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from nasi_jax import report, spaces, tabular
+import nasi_jax
+from nasi_jax import spaces
 from nasi_jax.cli.progress import Progress
 from nasi_jax.cli.runs import write_atomic
 from nasi_jax.search.scores import SCORES
@@ -57,7 +58,7 @@ class Correlate:
             raise ValueError(f"resamples: expected a positive integer, got {self.resamples}")
         names, rows, failed = _read(self.scores)
         texts = list(dict.fromkeys(text for text, _ in rows))
-        truth = tabular.Table.read(self.table, self.column).lookup(texts)
+        truth = nasi_jax.tabular.Table.read(self.table, self.column).lookup(texts)
         seeds = sorted({seed for _, seed in rows})
         # the mean over seeds, not a number where a seed is missing or failed
         absent = dict.fromkeys(names, math.nan)
@@ -71,16 +72,16 @@ class Correlate:
             parts = combination.split("+")
             if not set(parts) <= set(names):
                 raise ValueError(f"combine: expected names of {names} joined by '+', got {combination!r}")
-            oriented[combination] = values[combination] = tabular.rank_sum([oriented[part] for part in parts])
+            oriented[combination] = values[combination] = nasi_jax.tabular.rank_sum([oriented[part] for part in parts])
         results: dict[str, dict[str, Any]] = {}
-        header = ["score", "truth", "architectures", *tabular.STATISTICS]
+        header = ["score", "truth", "architectures", *nasi_jax.tabular.STATISTICS]
         lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
         with Progress("nasi correlate", len(oriented) * len(self.column), unit="ranking") as progress:
             for name, score in oriented.items():
                 results[name] = {}
                 for column in self.column:
-                    ranking = tabular.rank(score, truth[column], resamples=self.resamples)
-                    results[name][column] = tabular.as_json(ranking)
+                    ranking = nasi_jax.tabular.rank(score, truth[column], resamples=self.resamples)
+                    results[name][column] = nasi_jax.tabular.as_json(ranking)
                     lines.append(_line(name, column, ranking))
                     progress.advance(1, {"spearman": ranking.statistics["spearman"].value})
         notes = [f"Seeds: {len(seeds)}; scores are means over them. Intervals: 95%, bootstrap over architectures."]
@@ -89,7 +90,7 @@ class Correlate:
         notes.append("A score marked with - is said to be better where it is lower, and was negated.")
         self.out.mkdir(parents=True, exist_ok=True)
         for name, score in values.items():
-            figure = report.scatter_figure(name, score, truth)
+            figure = nasi_jax.report.scatter_figure(name, score, truth)
             figure.savefig(self.out / f"{name}.png", dpi=120)
         text = "\n".join([*lines, "", *notes]) + "\n"
         write_atomic(self.out / "correlation.md", text)
@@ -145,7 +146,7 @@ def _sign(name: str) -> int:
     return -1 if name in SCORES and not SCORES[name].higher_is_better else 1
 
 
-def _line(name: str, column: str, ranking: tabular.Ranking) -> str:
+def _line(name: str, column: str, ranking: nasi_jax.tabular.Ranking) -> str:
     count = str(ranking.count)
     extra = [f"{ranking.left_out} not a number"] if ranking.left_out else []
     extra += [f"{ranking.infinite} infinite"] if ranking.infinite else []

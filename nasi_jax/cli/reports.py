@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-
-from nasi_jax import report
+import nasi_jax
 from nasi_jax.cli.runs import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_report(
@@ -36,7 +37,7 @@ def write_report(
         folder.write(name, buffer.getvalue())
         shown[heading] = (caption, buffer.getvalue())
     listed = {heading: (("name", "value"), _flat(tree)) for heading, tree in settings.items()}
-    folder.write("report.html", report.html_report(title, lead, shown, tables | listed))
+    folder.write("report.html", nasi_jax.report.html_report(title, lead, shown, tables | listed))
 
 
 def _flat(tree: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -15,7 +15,8 @@ import numpy as np
 import tyro
 from flax import serialization
 
-from nasi_jax import data, report, search, spaces
+import nasi_jax
+from nasi_jax import data, search, spaces
 from nasi_jax.cli.options import DataOptions, named_in
 from nasi_jax.cli.progress import Progress
 from nasi_jax.cli.reports import write_report
@@ -193,21 +194,21 @@ def _write_result(
     chosen = {name: np.stack([np.asarray(space.encode(g)[name]) for g in found]) for name in alphas}
     selected = {name: np.where(values.any(axis=-1), values.argmax(axis=-1), -1) for name, values in chosen.items()}
     pictures = {
-        "Selected cell": ("cell.png", text, report.cell_figure(space.graph(genotype), space.operations)),
+        "Selected cell": ("cell.png", text, nasi_jax.report.cell_figure(space.graph(genotype), space.operations)),
         "Architecture logits": (
             "alphas.png",
             "Mean of alpha* over the searches; what it selects is framed.",
-            report.alphas_figure(space, mean),
+            nasi_jax.report.alphas_figure(space, mean),
         ),
         "Search": (
             "history.png",
             "Objective before the penalty, trace norm estimate, penalty and constraint nu at every step.",
-            report.history_figure(history),
+            nasi_jax.report.history_figure(history),
         ),
         "Operations over searches": (
             "histogram.png",
             "How many of the searches selected each operation on each edge.",
-            report.histogram_figure(space, selected),
+            nasi_jax.report.histogram_figure(space, selected),
         ),
     }
     searched = [(entry["seed"], entry["genotype"]) for entry in searches]

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 import tyro
 
-from nasi_jax import data, report, search, spaces, train
+import nasi_jax
+from nasi_jax import data, search, spaces, train
 from nasi_jax.cli.genotypes import read
 from nasi_jax.cli.options import named_in
 from nasi_jax.cli.progress import Progress
@@ -249,13 +250,13 @@ def _write_result(
     history = {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}
     best = "The accuracy that counts is that after the last epoch; test images chose nothing."
     pictures = {
-        "Curves": ("curves.png", best, report.training_figure(history)),
+        "Curves": ("curves.png", best, nasi_jax.report.training_figure(history)),
         "Confusion": (
             "confusion.png",
             "Test images by label and by prediction.",
-            report.confusion_figure(found.confusion),
+            nasi_jax.report.confusion_figure(found.confusion),
         ),
-        "Cells": ("cell.png", text, report.cell_figure(space.graph(genotype), space.operations)),
+        "Cells": ("cell.png", text, nasi_jax.report.cell_figure(space.graph(genotype), space.operations)),
     }
     title = f"Training on {settings['data']}: {100 * found.accuracy:.2f} % of the test images"
     write_report(folder, title, text, pictures, {}, {"Result": result, "Settings": settings, "Provenance": origin})
