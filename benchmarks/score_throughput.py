@@ -3,9 +3,10 @@
     python benchmarks/score_throughput.py --out benchmarks/results/score_throughput_cpu.md
 
 NASI's one-batch score (12), the squared norm of a batch's gradient, of random NAS-Bench-201 cells at the benchmark's
-size and at a reduced one, in one process and in turn; the peer computes the same of the same network in PyTorch. Times
-are medians over cells as ratios to the peer's, or to the full size where there is none. Compilation is what the cells
-took longer when they were first scored; "500 cells" has it in it.
+size and at a reduced one, in one process and in turn, some cells at a time; the peer computes the same of the same
+network in PyTorch, one cell after the other and, as our program for the space does by itself, a cell for each core side
+by side. Times are means over cells as ratios to the peer's, or to the full size where there is none. Compilation is
+what the cells took longer when they were first scored; "500 cells" has it in it.
 
 Kendall's tau tells how far a seed of the reduced size keeps the ranking by the full size, as the mean of the score's
 logarithm over three seeds has it, on other cells than are timed. What a seed of the full size reaches with the mean of
@@ -17,10 +18,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import os
 import pathlib
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, get_args
 
 import jax
@@ -31,6 +33,7 @@ import tyro
 from nasi_jax import data, search, spaces
 
 SCORE = "ntk-one-batch"
+TURN = 10  # cells
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +64,7 @@ def main(options: Options) -> None:
     space = spaces.get("nasbench201")
     drawn = [space.sample(jax.random.key(i)) for i in range(options.cells + options.ranked)]
     genotypes, ranked = drawn[: options.cells], drawn[options.cells :]
-    programs: dict[str, Callable[[Any], float]] = {}
+    programs: dict[str, Callable[[Sequence[Any]], list[float]]] = {}
     cold: dict[str, float] = {}
     scorers: dict[str, search.Scorer] = {}
     for compilation in get_args(search.Compilation):
@@ -70,40 +73,32 @@ def main(options: Options) -> None:
             source = data.Gaussian((options.image_size[i], options.image_size[i], 3))
             scorer = search.Scorer(space, source, (SCORE,), config, compilation=compilation)
             start = time.perf_counter()
-            draw = scorer.draw(0)
-
-            run = functools.partial(score, scorer, draw)
-            for genotype in genotypes:
-                run(genotype)
+            programs[f"{compilation}, {size}"] = functools.partial(scores, scorer, scorer.draw(0))
+            programs[f"{compilation}, {size}"](genotypes)
             cold[f"{compilation}, {size}"] = time.perf_counter() - start
-            programs[f"{compilation}, {size}"] = run
             if compilation == "space":
                 scorers[size] = scorer
     if importlib.util.find_spec("torch"):
-        programs["PyTorch"] = peer(options)
-        start = time.perf_counter()
-        for genotype in genotypes:
-            programs["PyTorch"](genotype)
-        cold["PyTorch"] = time.perf_counter() - start
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for genotype in genotypes:
+        for name, side_by_side in (("PyTorch", 1), ("PyTorch, side by side", os.cpu_count() or 1)):
+            programs[name] = peer(options, side_by_side)
+            start = time.perf_counter()
+            programs[name](genotypes)
+            cold[name] = time.perf_counter() - start
+    seconds = dict.fromkeys(programs, 0.0)
+    for turn in range(0, len(genotypes), TURN):
         for name, program in programs.items():
             start = time.perf_counter()
-            program(genotype)
-            seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    unit = "PyTorch" if "PyTorch" in medians else "blocks, full"
+            program(genotypes[turn : turn + TURN])
+            seconds[name] += time.perf_counter() - start
+    unit = "PyTorch" if "PyTorch" in seconds else "blocks, full"
     lines = [f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {options.cells} cells; {unit} is 1.", ""]
     lines += ["| compiled, size | a cell | compilation, in cells | 500 cells |", "| --- " * 4 + "|"]
-    for name, median in medians.items():
-        compiling = max(0.0, cold[name] - sum(seconds[name]))
-        total = (compiling + 500 * statistics.mean(seconds[name])) / (500 * statistics.mean(seconds[unit]))
-        lines.append(f"| {name} | {median / medians[unit]:.2f} | {compiling / median:.0f} | {total:.2f} |")
+    for name, warm in seconds.items():
+        compiling = max(0.0, cold[name] - warm) * len(genotypes)
+        total = (compiling / 500 + warm) / seconds[unit]
+        lines.append(f"| {name} | {warm / seconds[unit]:.2f} | {compiling / warm:.0f} | {total:.2f} |")
     full, reduced = (
-        [
-            np.log([score(scorers[size], draw, genotype) for genotype in ranked])
-            for draw in map(scorers[size].draw, seeds)
-        ]
+        [np.log(scores(scorers[size], draw, ranked)) for draw in map(scorers[size].draw, seeds)]
         for size, seeds in (("full", (0, 1, 2)), ("reduced", (3, 4, 5)))
     )
     taus = {
@@ -121,9 +116,9 @@ def main(options: Options) -> None:
         options.out.write_text(text)
 
 
-def score(scorer: search.Scorer, draw: search.Draw, genotype: Any) -> float:
-    """Returns the score of one cell."""
-    return scorer.score(draw, [genotype])[0][SCORE]
+def scores(scorer: search.Scorer, draw: search.Draw, genotypes: Sequence[Any]) -> list[float]:
+    """Returns the scores of cells."""
+    return [values[SCORE] for values in scorer.stream(draw, genotypes)]
 
 
 def tau(a: Any, b: Any) -> float:
@@ -131,14 +126,15 @@ def tau(a: Any, b: Any) -> float:
     return float(np.asarray(scipy.stats.kendalltau(a, b))[0])
 
 
-def peer(options: Options) -> Callable[[Any], float]:
-    """Returns the score in PyTorch, at the full size and by its own initialisation."""
+def peer(options: Options, side_by_side: int) -> Callable[[Sequence[Any]], list[float]]:
+    """Returns the scores in PyTorch, at the full size and by its own initialisation, of so many cells at a time."""
     import torch  # pyright: ignore[reportMissingImports]
     import torch_nasbench201
 
     size = options.image_size[0]
     x = torch.randn(options.batch[0], 3, size, size)
     y = torch.randint(0, 10, (options.batch[0],))
+    cores = os.cpu_count() or 1
 
     def squared_norm(genotype: Any) -> float:
         network = torch_nasbench201.network(genotype, options.channels[0], options.depth[0])
@@ -147,7 +143,15 @@ def peer(options: Options) -> Callable[[Any], float]:
         )
         return float(sum((g**2).sum() for g in gradients if g is not None))
 
-    return squared_norm
+    def squared_norms(genotypes: Sequence[Any]) -> list[float]:
+        if side_by_side == 1:
+            torch.set_num_threads(cores)
+            return [squared_norm(genotype) for genotype in genotypes]
+        torch.set_num_threads(max(1, cores // side_by_side))
+        with ThreadPoolExecutor(side_by_side) as threads:
+            return list(threads.map(squared_norm, genotypes))
+
+    return squared_norms
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from nasi_jax.search.scorer import Scorer
+from nasi_jax.search.scorer import Scorer, ahead
 
 
 class ClusterScorer:
@@ -13,7 +14,6 @@ class ClusterScorer:
 
     Attributes:
         names: the scores that are computed.
-        together: how many architectures one call takes at most.
     """
 
     def __init__(self, address: str, arguments: tuple[Any, ...], options: dict[str, Any], share: int = 8):
@@ -43,29 +43,31 @@ class ClusterScorer:
         given = ray.put((arguments, options))
         self._workers = [remote.remote(given) for _ in nodes]
         self.names = tuple(arguments[2])
-        self.together = share * len(self._workers)
 
     def draw(self, seed: int) -> int:
         """Returns the seed; workers draw by it themselves, each to the same result."""
         return seed
 
-    def score(self, draw: int, genotypes: Sequence[Any]) -> list[dict[str, float]]:
-        """Scores some architectures; see `Scorer.score`.
+    def stream(self, draw: int, genotypes: Iterable[Any]) -> Iterator[dict[str, float]]:
+        """Scores architectures one after the other; see `Scorer.stream`.
 
         Args:
             draw: the seed.
-            genotypes: the architectures, at most `together`.
+            genotypes: the architectures, any number.
 
-        Returns:
-            For each, the value of every score by its name.
+        Yields:
+            For each, in turn, the value of every score by its name.
 
         Raises:
             OSError: a worker was lost too often.
         """
-        parts = [genotypes[i : i + self._share] for i in range(0, len(genotypes), self._share)]
-        waiting = [worker.score.remote(draw, part) for worker, part in zip(self._workers, parts, strict=False)]
+        remaining, workers = iter(genotypes), itertools.cycle(self._workers)
+        parts = iter(lambda: list(itertools.islice(remaining, self._share)), [])
+        # a worker has its next share before it is done with the last
+        scored = ahead(lambda part: next(workers).score.remote(draw, part), parts, 2 * len(self._workers))
         try:
-            return [values for found in self._ray.get(waiting) for values in found]
+            for found in scored:
+                yield from self._ray.get(found)
         except self._ray.exceptions.RayActorError as error:
             raise OSError(f"ray: a worker was lost; the same command continues: {error}") from error
 
@@ -78,6 +80,4 @@ class _Worker:
     def score(self, seed: int, genotypes: Sequence[Any]) -> list[dict[str, float]]:
         if seed not in self._draws:
             self._draws = {seed: self._scorer.draw(seed)}
-        at_once = self._scorer.together
-        parts = [genotypes[i : i + at_once] for i in range(0, len(genotypes), at_once)]
-        return [values for part in parts for values in self._scorer.score(self._draws[seed], part)]
+        return self._scorer.score(self._draws[seed], genotypes)

@@ -124,21 +124,20 @@ class ScoreVerb(DataOptions):
         print(self.out)
         return 0
 
-    def _append(self, scorer: Scorer | ClusterScorer, rows: list[Row], total: int) -> None:
+    def _append(self, scorer: Any, rows: list[Row], total: int) -> None:
         progress = Progress(f"nasi score {self.space}", total, total - len(rows), unit="row")
         with interruptible() as check, progress, self.out.open("a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             for seed, same_seed in itertools.groupby(rows, lambda row: row.seed):
-                draw, waiting = scorer.draw(seed), list(same_seed)
-                while waiting:
-                    part, waiting = waiting[: scorer.together], waiting[scorer.together :]
-                    values = _values(scorer, draw, part)
-                    for row, figures in zip(part, values, strict=True):
-                        bad = [name for name, value in figures.items() if not math.isfinite(value)]
-                        reason = row.reason or (f"not finite: {' '.join(bad)}" if bad else "")
-                        writer.writerow([row.text, row.seed, *figures.values(), reason])
+                waiting = list(same_seed)
+                scores = scorer.stream(scorer.draw(seed), (row.genotype for row in waiting if not row.reason))
+                for row in waiting:
+                    figures = dict.fromkeys(scorer.names, math.nan) if row.reason else next(scores)
+                    bad = [name for name, value in figures.items() if not math.isfinite(value)]
+                    reason = row.reason or (f"not finite: {' '.join(bad)}" if bad else "")
+                    writer.writerow([row.text, row.seed, *figures.values(), reason])
                     file.flush()
-                    progress.advance(len(part), values[-1])
+                    progress.advance(1, figures)
                     check()
 
     def _shard(self) -> tuple[int, int]:
@@ -235,13 +234,6 @@ class ScoreVerb(DataOptions):
         except OSError as error:
             raise RunFolderError(f"out: cannot write {str(self.out)!r}: {error.strerror or error}") from error
         return set()
-
-
-def _values(scorer: Scorer | ClusterScorer, draw: Any, rows: list[Row]) -> list[dict[str, float]]:
-    """Scores the rows that have a genotype; the others get NaN."""
-    sound = [row.genotype for row in rows if not row.reason]
-    values = iter(scorer.score(draw, sound) if sound else ())
-    return [dict.fromkeys(scorer.names, math.nan) if row.reason else next(values) for row in rows]
 
 
 def _explained() -> list[str]:

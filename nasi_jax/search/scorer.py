@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -48,13 +50,19 @@ Compilation = Literal["space", "blocks"]
 
 ``"space"``: all scores of any architecture, whose genotype is its input. Every operation is computed, and the genotype
 says which ones count; there is little to dispatch, and several architectures and devices work at once. On a CPU, where
-a device takes one architecture at a time, NAS-Bench-201's program branches to the operations that the genotype names,
-so that none is computed in vain.
+a call of the program takes one architecture, NAS-Bench-201's program branches to the operations that the genotype
+names, so that none is computed in vain, and several calls run side by side: one alone leaves cores idle.
 
 ``"blocks"``: one block of the network, such as a convolution with its ReLU and normalisation. The derived network of an
 architecture is a sequence of these, none of which is computed in vain, and architectures share the programs. On a CPU
 this is the faster one for spaces whose program does not branch.
 """
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_MOST_CALLS = 16  # side by side, each with the memory of a network's gradient
 
 
 class Draw(NamedTuple):
@@ -75,7 +83,6 @@ class Scorer:
     Attributes:
         names: the scores that are computed.
         compilation: see `Compilation`.
-        together: how many architectures one call takes at most.
     """
 
     def __init__(
@@ -98,8 +105,8 @@ class Scorer:
             config: size of the networks.
             compilation: what is compiled; by default "blocks" on a CPU, where the space's program does not branch and
                 neither `per_device` nor `mesh` asks for "space", which both need.
-            per_device: architectures that a device takes at once, by `vmap`. That pays on accelerators; on a CPU it
-                makes grouped convolutions, which are slow there.
+            per_device: architectures that a call of the program takes on each device, by `vmap`. That pays on
+                accelerators; on a CPU it makes grouped convolutions, which are slow there.
             mesh: devices over which the architectures of one call are spread, along all axes.
 
         Raises:
@@ -125,13 +132,15 @@ class Scorer:
             raise ValueError("compilation: expected 'space' for several architectures at once, got 'blocks'")
         source.check_batch(config.batch)
         self.compilation: Compilation = compilation
-        self.names, self.together = tuple(names), per_device * (1 if mesh is None else mesh.size)
+        self.names, self._at_once = tuple(names), per_device * (1 if mesh is None else mesh.size)
         self._space, self._source, self._config, self._mesh = space, source, config, mesh
         options = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "batch"}
         options["classes"] = source.classes
         self._options = options
         alone = compilation == "space" and jax.default_backend() == "cpu" and per_device == 1
         self._discrete: Discrete = "branches" if alone else "one-hot"
+        # one more than there are cores, for what a call does outside of its program
+        self._threads = min(_MOST_CALLS, (os.cpu_count() or 1) + 1) if alone and mesh is None else 0
         self._one_shot = space.one_shot(discrete=self._discrete, **options)
         self._counter = Counter(space, source.image_shape, **options)
         self._counted = [name for name in names if SCORES[name].compute is None]
@@ -156,46 +165,72 @@ class Scorer:
         draws, shapes = jax.make_jaxpr(initial, return_shape=True)(params_key)
         if self._compiling is None and self.compilation == "space":
             threads = ThreadPoolExecutor(1)
-            self._compiling = threads.submit(self._compile, Draw(shapes, x, y, probe_key))
+            self._compiling = threads.submit(self._compile, Draw(shapes, x, y, probe_key), _is_wide())
             threads.shutdown(wait=False)
         params = jax.tree.unflatten(jax.tree.structure(shapes), jaxpr_as_fun(draws)(params_key))
         return Draw(params, x, y, probe_key)
 
-    def score(self, draw: Draw, genotypes: Sequence[Any]) -> list[dict[str, float]]:
-        """Scores some architectures.
+    def score(self, draw: Draw, genotypes: Iterable[Any]) -> list[dict[str, float]]:
+        """Scores some architectures; see `stream`."""
+        return list(self.stream(draw, genotypes))
+
+    def stream(self, draw: Draw, genotypes: Iterable[Any]) -> Iterator[dict[str, float]]:
+        """Scores architectures one after the other, a few of them ahead of what is asked for.
 
         Args:
             draw: what they share, from `draw`.
-            genotypes: the architectures, at most `together`.
+            genotypes: the architectures, any number.
 
-        Returns:
-            For each, the value of every score by its name; NaN and infinities as they come.
+        Yields:
+            For each, in turn, the value of every score by its name; NaN and infinities as they come.
         """
-        values: dict[str, Any] = {}
-        if self._counted:
-            counts = [self._counter(genotype) for genotype in genotypes]
-            values = {name: [count[name] for count in counts] for name in self._counted}
-        if self._compute:
-            architectures = genotypes[0] if self.compilation == "blocks" else self._stacked(genotypes)
         if self._compiling is not None:
             self._compiling.result()
-        for double, compute in self._compute.items():
-            with jax.enable_x64(True) if double else contextlib.nullcontext():
-                arguments = architectures, draw
-                values |= jax.device_get(compute(*(_widened(arguments) if double else arguments)))
-        return [{name: float(values[name][i]) for name in self.names} for i in range(len(genotypes))]
+        wide = _is_wide()  # which other threads do not see
+        draws = {double: _widened(draw) if double else draw for double in self._compute}
+        remaining = iter(genotypes)
+        parts = iter(lambda: list(itertools.islice(remaining, self._at_once)), [])
 
-    def _compile(self, draw: Draw) -> None:
-        """Compiles the space's programs for draws of these shapes, so that `score` finds them compiled."""
-        weights = self._stacked([self._space.decode(self._space.alphas())])
+        def start(part: list[Any]) -> tuple[list[Any], list[Future[Any]]]:
+            if not self._compute:
+                return part, []
+            architectures = part[0] if self.compilation == "blocks" else self._stacked(part)
+            return part, [submit(double, wide, architectures, drawn) for double, drawn in draws.items()]
+
+        with ThreadPoolExecutor(max(1, self._threads)) as threads:
+            submit = functools.partial(threads.submit, self._waited) if self._threads else self._submitted
+            for part, futures in ahead(start, parts, max(1, self._threads)):
+                counts = [self._counter(genotype) for genotype in part] if self._counted else []
+                values: dict[str, Any] = {name: [count[name] for count in counts] for name in self._counted}
+                for future in futures:
+                    values |= jax.device_get(future.result())
+                for i in range(len(part)):
+                    yield {name: float(values[name][i]) for name in self.names}
+
+    def _submitted(self, *arguments: Any) -> Future[dict[str, jax.Array]]:
+        future: Future[dict[str, jax.Array]] = Future()
+        future.set_result(self._call(*arguments))
+        return future
+
+    def _waited(self, *arguments: Any) -> dict[str, jax.Array]:
+        return jax.block_until_ready(self._call(*arguments))
+
+    def _call(self, double: bool, wide: bool, architectures: Any, draw: Draw) -> dict[str, jax.Array]:
+        with jax.enable_x64(wide or double):
+            return self._compute[double](_widened(architectures) if double else architectures, draw)
+
+    def _compile(self, draw: Draw, wide: bool) -> None:
+        """Compiles the space's programs for draws of these shapes, so that `stream` finds them compiled."""
+        with jax.enable_x64(wide):
+            weights = self._stacked([self._space.decode(self._space.alphas())])
         for double, compute in self._compute.items():
-            with jax.enable_x64(True) if double else contextlib.nullcontext():
+            with jax.enable_x64(wide or double):
                 arguments = weights, draw
                 compute.lower(*(jax.eval_shape(_widened, arguments) if double else arguments)).compile()
 
     def _stacked(self, genotypes: Sequence[Any]) -> Weights:
-        """Returns the weights of `together` architectures, the last one's repeated."""
-        padded = [*genotypes, *[genotypes[-1]] * (self.together - len(genotypes))]
+        """Returns the weights of as many architectures as a call takes, the last one's repeated."""
+        padded = [*genotypes, *[genotypes[-1]] * (self._at_once - len(genotypes))]
         encoded = [self._space.encode(genotype) for genotype in padded]
         return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *encoded)
 
@@ -253,7 +288,22 @@ class Scorer:
         )
 
 
+def ahead(start: Callable[[T], R], items: Iterable[T], count: int) -> Iterator[R]:
+    """Starts something for each item, up to `count` of them before the first is taken, and yields them in turn."""
+    started: deque[R] = deque()
+    for item in items:
+        started.append(start(item))
+        if len(started) > count:
+            yield started.popleft()
+    yield from started
+
+
+def _is_wide() -> bool:
+    return jnp.result_type(float) == jnp.float64
+
+
 def _widened(tree: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf: leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
-    )
+    with jax.enable_x64(True):
+        return jax.tree.map(
+            lambda leaf: leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
+        )

@@ -26,10 +26,10 @@ def score(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def compute(self, draw, genotypes):
-        counts = [np.asarray(g.operations) for g in genotypes]
-        return [{name: float(np.sum(c == 3)) if c.any() else float("nan") for name in self.names} for c in counts]
+        for c in (np.asarray(g.operations) for g in genotypes):
+            yield {name: float(np.sum(c == 3)) if c.any() else float("nan") for name in self.names}
 
-    monkeypatch.setattr(scorer.Scorer, "score", compute)
+    monkeypatch.setattr(scorer.Scorer, "stream", compute)
     monkeypatch.setattr(scorer.Scorer, "draw", lambda self, seed: None)
 
     def run(*options, out="scores.csv"):

@@ -115,6 +115,25 @@ def test_the_programs_of_the_space_are_compiled_while_parameters_are_drawn(caplo
     assert not [message for message in caplog.messages if "several" in message]
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_scores_side_by_side_come_in_turn_and_not_long_before_they_are_asked_for(wide):
+    with jax.enable_x64(wide):
+        scorer = search.Scorer(SPACE, SOURCE, ("ntk-one-batch", "synflow", "params"), CONFIG)
+        draw, taken = scorer.draw(0), []
+        genotypes = [SPACE.sample(jax.random.key(i)) for i in range(40)]
+        stream = scorer.stream(draw, (taken.append(g) or g for g in genotypes))
+        found = [next(stream) for _ in range(3)]
+        assert len(taken) <= 3 + 16
+        found += stream
+        expected = [scorer.score(draw, [genotype])[0] for genotype in genotypes[::8]]
+    assert found[::8] == expected
+    assert len({values["ntk-one-batch"] for values in found}) > 20
+    assert draw.x.dtype == ("float64" if wide else "float32")
+    # what float32 cannot hold is there where the caller computes in float64
+    scores = [values["ntk-one-batch"] for values in found]
+    assert any(float(np.float32(score)) != score for score in scores) == wide
+
+
 @pytest.mark.parametrize("space", spaces.SPACES.values(), ids=spaces.SPACES)
 def test_by_default_no_operation_is_computed_in_vain_on_a_cpu(space):
     arguments = (space, data.Gaussian((16, 16, 3)), ("naswot",), search.ScoreConfig(2, 3, 2))
@@ -138,11 +157,7 @@ def test_several_at_once_and_several_devices_give_the_same():
     mesh = jax.make_mesh((2,), ("architectures",), devices=jax.devices()[:2])
     for options in ({"per_device": 4}, {"mesh": mesh}, {"mesh": mesh, "per_device": 2}):
         scorer = search.Scorer(SPACE, SOURCE, names, CONFIG, **options)
-        found = [
-            row
-            for i in range(0, 3, scorer.together)
-            for row in scorer.score(scorer.draw(1), genotypes[i : i + scorer.together])
-        ]
+        found = scorer.score(scorer.draw(1), genotypes)
         for a, b in zip(found, expected, strict=True):
             for name in names:
                 np.testing.assert_allclose(a[name], b[name], rtol=1e-4)
