@@ -9,18 +9,18 @@ from nasi_jax.nn.blocks import (
     Stem,
     as_block,
     as_program,
-    average_pool,
     batch_norm,
     in_turn,
     is_plain,
-    max_pool,
     normalise,
     relu_conv_norm,
     scaled_relu_conv_norm,
 )
-from nasi_jax.nn.compiler import compiler_options, jit_network
+from nasi_jax.nn.compiler import compiler_options, jit_network, run_by_programs
 from nasi_jax.nn.convolution import conv, depthwise_conv
+from nasi_jax.nn.fan import add, fan_out
 from nasi_jax.nn.linear import RELU_GAIN, Conv, Dense, weight
+from nasi_jax.nn.pool import average_pool, max_pool
 from nasi_jax.nn.style import (
     CHANNEL_SCALES,
     NORMALISATIONS,
@@ -56,6 +56,7 @@ __all__ = [
     "ResidualReduction",
     "Stem",
     "Style",
+    "add",
     "as_block",
     "as_program",
     "average_pool",
@@ -65,6 +66,7 @@ __all__ = [
     "compiler_options",
     "conv",
     "depthwise_conv",
+    "fan_out",
     "in_turn",
     "is_plain",
     "jit_network",
@@ -72,6 +74,7 @@ __all__ = [
     "normalise",
     "observe",
     "relu_conv_norm",
+    "run_by_programs",
     "scaled_relu_conv_norm",
     "switch",
     "weight",

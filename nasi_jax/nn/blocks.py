@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from nasi_jax.nn.convolution import conv, depthwise_conv, saves_products
 from nasi_jax.nn.linear import LINEAR_GAIN, RELU_GAIN, Conv, parameter, weight
+from nasi_jax.nn.pool import average_pool
 from nasi_jax.nn.style import (
     CHANNEL_SCALES,
     PREACTIVATIONS,
@@ -215,6 +216,15 @@ class ConvNormWeights(NamedTuple):
         """Height and width of the window, without dilation."""
         return (self.kernel if self.depthwise is None else self.depthwise).shape[0]
 
+    def times(self, factor: jax.Array) -> ConvNormWeights:
+        """Returns weights with which the normalised output is `factor`, (), times as large.
+
+        Normalisation multiplies by the factor with all else that it multiplies by, and the factor's gradient is a sum
+        over channels of what the gradient of normalisation needs anyway, not another one over pixels.
+        """
+        scale = jnp.ones(self.kernel.shape[-1:], self.kernel.dtype) if self.scale is None else self.scale
+        return self._replace(scale=factor * scale, bias=None if self.bias is None else factor * self.bias)
+
     @property
     def dense(self) -> jax.Array:
         """The kernel (window, window, channels, features) that stands for a separable convolution too."""
@@ -258,9 +268,18 @@ class ReLUConvNorm(nn.Module):
         bias = parameter(self, "bias", nn.initializers.zeros, (self.features,), dtype)
         return ConvNormWeights(kernel, depthwise, scale, bias)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, features)."""
-        branches = [self.weights(x.shape[-1], x.dtype)]
+    def __call__(self, x: jax.Array, factor: jax.Array | None = None) -> jax.Array:
+        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, features).
+
+        Args:
+            x: images.
+            factor: what multiplies the result, (), or None.
+
+        Returns:
+            The result.
+        """
+        weights = self.weights(x.shape[-1], x.dtype)
+        branches = [weights if factor is None else weights.times(factor)]
         return relu_conv_norm(self, "relu", x, branches, self.style, self.strides, self.dilation)[0]
 
 
@@ -366,64 +385,6 @@ def _relu_conv(x: jax.Array, branches: list[ConvNormWeights], style: Style, stri
 
 def _concatenated(arrays: Sequence[Any]) -> jax.Array:
     return jnp.concatenate(arrays, axis=-1)
-
-
-@functools.partial(jax.jit, static_argnames=("window", "strides"))
-def average_pool(x: jax.Array, window: int = 3, strides: int = 1) -> jax.Array:
-    """Averages over windows; an odd window is padded and the padding is not counted.
-
-    Summed along rows and then along columns, from images shifted by a padding of either sign, whose gradient is such a
-    sum again: XLA's own sum over windows takes three times as long on a CPU.
-
-    Args:
-        x: images, (batch, height, width, channels).
-        window: height and width of the window; padding is (window - 1) // 2.
-        strides: step of the window.
-
-    Returns:
-        (batch, height / strides, width / strides, channels).
-    """
-    rows, columns = (_window_counts(size, window, strides) for size in x.shape[1:3])
-    # counted with NumPy: XLA would fold the same count of a constant image at compile time, for minutes
-    counts = np.asarray(rows.reshape(1, -1, 1, 1) * columns.reshape(1, 1, -1, 1), x.dtype)
-    pad = (window - 1) // 2
-    for axis in (2, 1):
-        size, zero = x.shape[axis], jnp.zeros((), x.dtype)
-        end = strides * ((size + 2 * pad - window) // strides) + 1
-        offsets = [[(pad - i, i - pad, 0) if a == axis else (0, 0, 0) for a in range(4)] for i in range(window)]
-        shifted = [jax.lax.slice_in_dim(jax.lax.pad(x, zero, by), 0, end, strides, axis) for by in offsets]
-        x = sum(shifted[1:], shifted[0])
-    return x / counts
-
-
-def _window_counts(size: int, window: int, strides: int) -> np.ndarray:
-    pad = (window - 1) // 2
-    starts = np.arange((size + 2 * pad - window) // strides + 1) * strides - pad
-    return np.minimum(starts + window, size) - np.maximum(starts, 0)
-
-
-@functools.partial(jax.jit, static_argnames=("window", "strides"))
-def max_pool(x: jax.Array, window: int = 3, strides: int = 1) -> jax.Array:
-    """Takes the maximum over windows, the padding never.
-
-    The first of several equal pixels has the gradient, row by row, as in PyTorch. Taken along rows and then along
-    columns, by comparisons alone: the gradient of XLA's maximum over windows takes six times as long on a CPU.
-
-    Args:
-        x: images, (batch, height, width, channels).
-        window: height and width of the window; padding is (window - 1) // 2.
-        strides: step of the window.
-
-    Returns:
-        (batch, height / strides, width / strides, channels).
-    """
-    for axis in (2, 1):
-        pad, size = (window - 1) // 2, x.shape[axis]
-        padded = jnp.pad(x, [(pad, pad) if a == axis else (0, 0) for a in range(4)], constant_values=-jnp.inf)
-        last = strides * ((size + 2 * pad - window) // strides)
-        first, *others = (jax.lax.slice_in_dim(padded, i, i + last + 1, strides, axis) for i in range(window))
-        x = functools.reduce(lambda a, b: jnp.where((a >= b) | jnp.isnan(a), a, b), others, first)
-    return x
 
 
 class FactorizedReduction(nn.Module):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasi_jax.data import Source
-from nasi_jax.nn import jit_network
+from nasi_jax.nn import jit_network, run_by_programs
 from nasi_jax.search import nasi
 from nasi_jax.search.nasi import NASIConfig, NASIInfo, NASIState
 from nasi_jax.search.scorer import Compilation
@@ -162,12 +162,13 @@ def iterate(
     done = int(states.step[0])
     chunk = next(n for n in range(_LONGEST_CHUNK, 0, -1) if config.steps % n == 0) if scan else 1
     if scan:
-        advance = functools.partial(_advance_scan, length=chunk)
+        advance = functools.partial(_advance_scan, space, config, length=chunk)
     else:
-        one = functools.partial(_step, blocks=True) if compilation == "blocks" else _compiled_step
-        advance = functools.partial(_advance_host, one)
+        blocks = compilation == "blocks"
+        step = _step_by_programs(space, config) if blocks else functools.partial(_compiled_step, space, config)
+        advance = functools.partial(_advance_host, step)
     while done < config.steps:
-        states, infos = advance(space, config, source, states, params, keys)
+        states, infos = advance(source, states, params, keys)
         infos = jax.tree.map(np.asarray, infos)
         _check_finite(infos, done)
         done += chunk
@@ -175,17 +176,10 @@ def iterate(
 
 
 def _advance_host(
-    step: Callable[..., tuple[NASIState, NASIInfo]],
-    space: SearchSpace,
-    config: NASIConfig,
-    source: Source,
-    states: NASIState,
-    params: Any,
-    keys: jax.Array,
+    step: Callable[..., tuple[NASIState, NASIInfo]], source: Source, states: NASIState, params: Any, keys: jax.Array
 ) -> tuple[NASIState, NASIInfo]:
     results = [
-        step(space, config, source, jax.tree.map(lambda leaf, i=i: leaf[i], states), params[i], keys[i])
-        for i in range(len(keys))
+        step(source, jax.tree.map(lambda leaf, i=i: leaf[i], states), params[i], keys[i]) for i in range(len(keys))
     ]
     states, infos = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
     return states, jax.tree.map(lambda leaf: leaf[:, None], infos)
@@ -204,6 +198,11 @@ def _step(
 
 
 _compiled_step = jit_network(_step, static_argnums=(0, 1))
+
+
+@functools.lru_cache
+def _step_by_programs(space: SearchSpace, config: NASIConfig) -> Callable[..., tuple[NASIState, NASIInfo]]:
+    return run_by_programs(functools.partial(_step, space, config, blocks=True))
 
 
 @functools.partial(jit_network, static_argnums=(0, 1), static_argnames=("length",))

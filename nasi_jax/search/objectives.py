@@ -35,6 +35,10 @@ eigenvalue, of which this is the smooth form that one random probe estimates. It
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 
 
+# one program also where the network is called block by block: it reads hundreds of arrays
+_squared_norm = jax.jit(ntk.squared_norm)
+
+
 class Measurement(NamedTuple):
     """An architecture's figures on one batch.
 
@@ -80,7 +84,7 @@ def measure(
         return Measurement(ratio, trace / batch.x.shape[0])
     if objective == "one-batch":
         parts = _mean_losses(one_shot, batch, micro_batches)
-        value = ntk.squared_norm(_total([jax.grad(part)(params, weights) for part in parts]))
+        value = _squared_norm(_total([jax.grad(part)(params, weights) for part in parts]))
     else:
         value = ntk.per_sample(apply_fn, params, batch.x, batch.y)
     return Measurement(value, value)
@@ -152,7 +156,7 @@ def square_with_gradient(
     """
     gradient = _total([jax.grad(part)(params, weights) for part in parts])
     mixed = _total([_directional(part, params, weights, gradient) for part in parts])
-    return ntk.squared_norm(gradient), jax.tree.map(lambda m: 2 * m, mixed)
+    return _squared_norm(gradient), jax.tree.map(lambda m: 2 * m, mixed)
 
 
 def form_with_gradient(

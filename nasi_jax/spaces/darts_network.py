@@ -17,10 +17,12 @@ from nasi_jax.nn import (
     Parameterisation,
     ReLUConvNorm,
     Style,
+    add,
     as_program,
     average_pool,
     batch_norm,
     check_style,
+    fan_out,
     is_plain,
     max_pool,
     relu_conv_norm,
@@ -52,6 +54,8 @@ StemKind = Literal["cifar", "imagenet"]
 _CONVOLUTIONS = {"sep_conv_3x3": (3, 1), "sep_conv_5x5": (5, 1), "dil_conv_3x3": (3, 2), "dil_conv_5x5": (5, 2)}
 """Window and dilation."""
 _POOLS = {"max_pool_3x3": max_pool, "avg_pool_3x3": average_pool}
+_READERS = ("skip_connect", *_CONVOLUTIONS)
+"""What reads the images of an edge, beside pools."""
 _STEM_MULTIPLIER = 3
 
 
@@ -117,7 +121,7 @@ class Cell(nn.Module):
                     incoming[EDGES[edge][1]].append(y)
             if source > 0:  # all edges into the next node are there
                 node = incoming[source - 1]
-                sources.append(sum(node[1:], node[0]))
+                sources.append(add(node))
         return jnp.concatenate(sources[2:], axis=-1)
 
 
@@ -138,63 +142,79 @@ class Edges(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, rows: list[jax.Array] | None = None, pools: dict[str, jax.Array] | None = None
+        self,
+        x: jax.Array | dict[str, jax.Array],
+        rows: list[jax.Array] | None = None,
+        pools: dict[str, jax.Array] | None = None,
     ) -> list[list[jax.Array]]:
         """Applies the operations.
 
         Args:
-            x: images, (batch, height, width, features).
+            x: images, (batch, height, width, features), or the same for each of `_READERS` by itself.
             rows: for each edge the weights of its operations, where it has all of them; else None.
             pools: what `_pools` gives, where it is known already.
 
         Returns:
             For each edge the outputs of its operations, or where there are weights a list of their sums alone.
         """
-        if rows is not None and pools is None and self.style.blocks and is_plain(self):
+        if isinstance(x, jax.Array) and rows is not None and self.style.blocks and is_plain(self):
             return self._one_by_one(x, rows)
+        images = x if isinstance(x, dict) else dict.fromkeys(_READERS, x)
         outputs: list[dict[str, jax.Array]] = [{} for _ in self.choices]
 
         def edges_with(operation: str) -> list[int]:
             return [edge for edge, operations in enumerate(self.choices) if operation in operations]
 
-        names = [name for name in _POOLS if edges_with(name)]
-        for name, pooled in (_pools(self, x, names, self.strides) if pools is None else pools).items():
+        def weight(edge: int, operation: str) -> jax.Array | None:
+            return None if rows is None else rows[edge][OPERATIONS.index(operation)]
+
+        if pools is None:
+            names = [name for name in _POOLS if edges_with(name)]
+            pools = _pools(self, images["skip_connect"], names, self.strides)
+        for name, pooled in pools.items():
             for edge in edges_with(name):
-                outputs[edge][name] = pooled
+                outputs[edge][name] = _times(weight(edge, name), pooled)
         for edge in edges_with("skip_connect"):
-            reduced = x
+            reduced = images["skip_connect"]
             if self.strides == 2:
-                reduced = FactorizedReduction(self.features, self.style, name=f"edge_{edge}_skip")(x)
-            outputs[edge]["skip_connect"] = reduced
+                reduced = FactorizedReduction(self.features, self.style, name=f"edge_{edge}_skip")(reduced)
+            outputs[edge]["skip_connect"] = _times(weight(edge, "skip_connect"), reduced)
         for name, (window, dilation) in _CONVOLUTIONS.items():
-            edges = edges_with(name)
+            edges, image = edges_with(name), images[name]
             part = (self.features, window, self.strides, self.style, dilation, True)
-            branches = [ReLUConvNorm(*part, name=f"edge_{e}_{name}").weights(x.shape[-1], x.dtype) for e in edges]
-            uses: Any = len(edges)
-            if rows is not None:
-                uses = sum(row[OPERATIONS.index(name)] for row in rows)
-            found = relu_conv_norm(self, name, x, branches, self.style, self.strides, dilation, uses)
-            for edge, y in zip(edges, found, strict=True):
+            branches = [
+                ReLUConvNorm(*part, name=f"edge_{e}_{name}").weights(image.shape[-1], image.dtype) for e in edges
+            ]
+            factors = [weight(edge, name) for edge in edges]
+            if name.startswith("dil"):
+                branches = [b if f is None else b.times(f) for b, f in zip(branches, factors, strict=True)]
+            uses: Any = sum(1.0 if factor is None else factor for factor in factors)
+            found = relu_conv_norm(self, name, image, branches, self.style, self.strides, dilation, uses)
+            for edge, factor, y in zip(edges, factors, found, strict=True):
                 if name.startswith("sep"):
                     again = (self.features, window, 1, self.style, 1, True)
-                    y = ReLUConvNorm(*again, name=f"edge_{edge}_{name}_again")(y)
+                    y = ReLUConvNorm(*again, name=f"edge_{edge}_{name}_again")(y, factor)
                 outputs[edge][name] = y
         if rows is None:
             return [[found[o] for o in operations] for operations, found in zip(self.choices, outputs, strict=True)]
-        weighted = [[rows[e][i] * found[o] for i, o in enumerate(OPERATIONS)] for e, found in enumerate(outputs)]
-        return [[sum(terms[1:], terms[0])] for terms in weighted]
+        return [[add([found[operation] for operation in OPERATIONS])] for found in outputs]
 
     def _one_by_one(self, x: jax.Array, rows: list[jax.Array]) -> list[list[jax.Array]]:
         """Calls one program for every edge, which is the same for all that leave such images."""
-        pools = as_program(_Pools(self.strides, self.style, parent=None), {}, x)
+        # so that what all of them give back comes out of their programs, and is added at once
+        own, *others = fan_out(x, 1 + len(rows) * len(_READERS))
+        images = iter(others)
+        pooled = as_program(_Pools(self.strides, self.style, parent=None), {}, own)
+        pools = {name: iter(fan_out(y, len(rows))) for name, y in pooled.items()}
         edge = Edges(self.features, self.strides, self.choices[:1], self.style, parent=None)
         params, outputs = self.variables["params"], []
         for e, row in enumerate(rows):
             prefix = f"edge_{e}_"
-            own = {
+            kernels = {
                 f"edge_0_{name.removeprefix(prefix)}": leaf for name, leaf in params.items() if name.startswith(prefix)
             }
-            outputs += as_program(edge, own, x, [row], pools)
+            read = {name: next(images) for name in _READERS}
+            outputs += as_program(edge, kernels, read, [row], {name: next(found) for name, found in pools.items()})
         return outputs
 
 
@@ -214,6 +234,10 @@ def _pools(module: nn.Module, x: jax.Array, names: list[str], strides: int) -> d
     if style.affine:
         return outputs
     return {name: batch_norm(module, name, y, None, None, style) for name, y in outputs.items()}
+
+
+def _times(weight: jax.Array | None, x: jax.Array) -> jax.Array:
+    return x if weight is None else weight * x
 
 
 @jax.jit

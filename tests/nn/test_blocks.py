@@ -7,18 +7,6 @@ from flax import linen as flax_nn
 from nasi_jax import nn
 
 
-@pytest.mark.parametrize(
-    ("size", "window", "strides"), [((5, 7), 3, 1), ((8, 8), 3, 2), ((8, 6), 2, 2), ((9, 9), 5, 1)]
-)
-def test_average_pool_does_not_count_padding(size, window, strides, x64):
-    x = jax.random.normal(jax.random.key(0), (2, *size, 3), jnp.float64)
-    pad = (window - 1) // 2
-    expected = flax_nn.avg_pool(
-        x, (window, window), (strides, strides), ((pad, pad), (pad, pad)), count_include_pad=False
-    )
-    np.testing.assert_allclose(nn.average_pool(x, window, strides), expected, rtol=1e-12)
-
-
 def test_batch_norm_is_flax_batch_norm(x64):
     x = 3 + 2 * jax.random.normal(jax.random.key(0), (4, 5, 6, 3), jnp.float64)
     reference = flax_nn.BatchNorm(use_running_average=False, epsilon=1e-5, param_dtype=jnp.float64)
@@ -96,6 +84,24 @@ def test_branches_that_share_an_input_compute_as_each_alone(affine, x64):
         )
 
 
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_factor_of_the_output_may_go_into_normalisation(affine, x64):
+    x = jax.random.normal(jax.random.key(0), (3, 6, 6, 4), jnp.float64)
+    layer = nn.ReLUConvNorm(5, style=nn.Style(affine=affine))
+    params = layer.init(jax.random.key(1), x)
+    params = jax.tree.map(lambda leaf: leaf + 0.3, params)
+
+    def inside(factor, x):
+        return jnp.sum(jnp.sin(layer.apply(params, x, factor)))
+
+    def outside(factor, x):
+        return jnp.sum(jnp.sin(factor * layer.apply(params, x)))
+
+    for derivative in (lambda f: f, lambda f: jax.grad(f, (0, 1)), lambda f: jax.hessian(f)):
+        found, expected = (derivative(f)(jnp.array(0.7), x) for f in (inside, outside))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, expected)
+
+
 @pytest.mark.parametrize("gain", [1.0, 2.0])
 def test_weights_have_the_variance_they_say(gain):
     layers = {p: nn.Conv(64, 3, gain, nn.Style(parameterisation=p)) for p in nn.PARAMETERISATIONS}
@@ -110,44 +116,6 @@ def test_residual_reduction_halves_the_image():
     y, variables = nn.ResidualReduction(8).init_with_output(jax.random.key(0), jnp.ones((2, 8, 12, 4)))
     assert y.shape == (2, 4, 6, 8)
     assert set(variables["params"]) == {"conv_a", "conv_b", "shortcut"}
-
-
-@pytest.mark.parametrize("kind", ["max", "average"])
-@pytest.mark.parametrize("strides", [1, 2])
-def test_pools_are_those_of_pytorch(kind, strides):
-    torch = pytest.importorskip("torch")
-    x = np.random.default_rng(0).normal(size=(2, 8, 6, 3)).astype(np.float32)
-    options = {} if kind == "max" else {"count_include_pad": False}
-    pool = torch.nn.MaxPool2d if kind == "max" else torch.nn.AvgPool2d
-    expected = pool(3, strides, 1, **options)(torch.tensor(x.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
-    found = (nn.max_pool if kind == "max" else nn.average_pool)(jnp.asarray(x), 3, strides)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(("window", "strides", "size"), [(3, 1, 6), (3, 2, 7), (2, 2, 6), (5, 1, 6)])
-def test_the_first_of_equal_pixels_has_the_gradient_of_the_maximum(window, strides, size):
-    """As where XLA selects and scatters; of pixels of which many are equal."""
-    x = jax.random.randint(jax.random.key(0), (3, size, size, 2), 0, 3).astype(jnp.float32)
-    pad = (window - 1) // 2
-
-    def oracle(x):
-        padding = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-        return jax.lax.reduce_window(
-            x, -jnp.inf, jax.lax.max, (1, window, window, 1), (1, strides, strides, 1), padding
-        )
-
-    (found, pullback), (expected, expected_pullback) = (
-        jax.vjp(f, x) for f in (lambda x: nn.max_pool(x, window, strides), oracle)
-    )
-    np.testing.assert_array_equal(found, expected)
-    cotangent = jax.random.normal(jax.random.key(1), found.shape)
-    np.testing.assert_allclose(pullback(cotangent)[0], expected_pullback(cotangent)[0], rtol=1e-5, atol=1e-6)
-    assert jnp.isnan(nn.max_pool(x.at[1].set(jnp.nan), window, strides)[1]).all()
-
-
-def test_maximum_is_that_of_the_window_without_padding():
-    x = -jnp.arange(1.0, 17).reshape(1, 4, 4, 1)
-    np.testing.assert_array_equal(nn.max_pool(x, 3, 2)[0, :, :, 0], [[-1, -2], [-5, -6]])
 
 
 @pytest.mark.parametrize(("window", "strides", "dilation"), [(3, 1, 1), (5, 2, 1), (3, 1, 2), (5, 2, 2)])

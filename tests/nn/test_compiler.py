@@ -4,6 +4,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from nasi_jax import nn
@@ -47,3 +48,37 @@ def test_options_that_xla_does_not_know_are_left_out(monkeypatch):
     assert nn.compiler_options() is None
     monkeypatch.undo()
     compiler.compiler_options.cache_clear()
+
+
+def test_a_sequence_of_programs_is_traced_once_and_gives_the_same():
+    traced = []
+    block = jax.jit(lambda x, w: jnp.tanh(x @ w))
+
+    def function(x, weights, scale):
+        traced.append(x)
+        loss = jax.grad(lambda ws: scale * jnp.sum(block(block(x, ws["a"]), ws["b"]) ** 2))
+        return loss(weights), {"scale": scale}
+
+    run = nn.run_by_programs(function)
+    for seed in range(2):
+        x, a, b = jax.random.normal(jax.random.key(seed), (3, 4, 4))
+        found = run(x, {"a": a, "b": b}, 0.5)
+        assert len(traced) == 1 + seed
+        expected = function(x, {"a": a, "b": b}, 0.5)
+        jax.tree.map(lambda u, v: np.testing.assert_allclose(u, v, rtol=1e-6), found, expected)
+    run(x[:2], {"a": a, "b": b}, 0.5)
+    assert len(traced) == 4  # for another shape once more
+
+
+def test_blocks_that_are_alike_share_a_program(caplog):
+    block = jax.jit(lambda x, w: jnp.tanh(x @ w))
+
+    def function(x, weights):
+        for w in weights:
+            x = block(x, w)
+        return x
+
+    x = jnp.ones((5, 5))
+    with jax.log_compiles(True):
+        nn.run_by_programs(function)(x, [x] * 6)
+    assert sum("Finished XLA compilation" in message for message in caplog.messages) == 1
