@@ -137,8 +137,10 @@ def scatter_figure(name: str, score: np.ndarray, truth: dict[str, np.ndarray]) -
     for number, (column, values) in enumerate(truth.items(), start=1):
         axes = figure.add_subplot(1, len(truth), number)
         axes.scatter(score[finite], values[finite], s=6, alpha=0.5, linewidths=0)
-        if finite.any() and (score[finite] > 0).all() and score[finite].max() > 50 * score[finite].min():
-            axes.set_xscale("log")
+        positive = score[finite & (score > 0)]
+        if len(positive) and (score[finite] >= 0).all() and positive.max() > 50 * positive.min():
+            # from the smallest one down to 0, where disconnected architectures are, linear
+            axes.set_xscale("symlog", linthresh=positive.min())
         axes.set(xlabel=name, ylabel=column)
         missing = f", {(~finite).sum()} not finite" if not finite.all() else ""
         axes.set_title(f"{finite.sum()} architectures{missing}")
