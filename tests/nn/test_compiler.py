@@ -29,6 +29,8 @@ def test_a_compiled_network_keeps_static_and_named_arguments():
 def test_convolutions_are_not_ynnpacks_and_the_users_flags_go_before(flags):
     if jax.default_backend() != "cpu":
         pytest.skip("the options are for CPUs")
+    if nn.compiler_options() is None:
+        pytest.skip("this version of XLA does not know them")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env=os.environ | {"XLA_FLAGS": flags},
