@@ -270,12 +270,14 @@ def one_shot(space: SearchSpace, config: NASIConfig, source: Source, blocks: boo
         A module called as `module(x, weights)`.
     """
     options = {"blocks": True} if blocks else {}  # not every space need have it
+    # one architecture at a time, of which a CPU computes no operation in vain
+    discrete = "branches" if jax.default_backend() == "cpu" else "one-hot"
     return space.one_shot(
         channels=config.channels,
         cells=config.cells,
         classes=source.classes,
         parameterisation=config.parameterisation,
-        discrete="one-hot" if config.estimator == "score-function" else "no",
+        discrete=discrete if config.estimator == "score-function" else "no",
         **options,
     )
 
