@@ -30,7 +30,7 @@ import numpy as np
 import scipy.stats
 import tyro
 
-from nasi_jax import data, search, spaces
+from nasi_jax import data, scores, spaces
 
 SCORE = "ntk-one-batch"
 TURN = 10  # cells
@@ -66,14 +66,14 @@ def main(options: Options) -> None:
     genotypes, ranked = drawn[: options.cells], drawn[options.cells :]
     programs: dict[str, Callable[[Sequence[Any]], list[float]]] = {}
     cold: dict[str, float] = {}
-    scorers: dict[str, search.Scorer] = {}
-    for compilation in get_args(search.Compilation):
+    scorers: dict[str, scores.Scorer] = {}
+    for compilation in get_args(scores.Compilation):
         for size, i in (("full", 0), ("reduced", 1)):
-            config = search.ScoreConfig(options.channels[i], options.depth[i], options.batch[i])
+            config = scores.ScoreConfig(options.channels[i], options.depth[i], options.batch[i])
             source = data.Gaussian((options.image_size[i], options.image_size[i], 3))
-            scorer = search.Scorer(space, source, (SCORE,), config, compilation=compilation)
+            scorer = scores.Scorer(space, source, (SCORE,), config, compilation=compilation)
             start = time.perf_counter()
-            programs[f"{compilation}, {size}"] = functools.partial(scores, scorer, scorer.draw(0))
+            programs[f"{compilation}, {size}"] = functools.partial(computed, scorer, scorer.draw(0))
             programs[f"{compilation}, {size}"](genotypes)
             cold[f"{compilation}, {size}"] = time.perf_counter() - start
             if compilation == "space":
@@ -98,7 +98,7 @@ def main(options: Options) -> None:
         total = (compiling / 500 + warm) / seconds[unit]
         lines.append(f"| {name} | {warm / seconds[unit]:.2f} | {compiling / warm:.0f} | {total:.2f} |")
     full, reduced = (
-        [np.log(scores(scorers[size], draw, ranked)) for draw in map(scorers[size].draw, seeds)]
+        [np.log(computed(scorers[size], draw, ranked)) for draw in map(scorers[size].draw, seeds)]
         for size, seeds in (("full", (0, 1, 2)), ("reduced", (3, 4, 5)))
     )
     taus = {
@@ -116,7 +116,7 @@ def main(options: Options) -> None:
         options.out.write_text(text)
 
 
-def scores(scorer: search.Scorer, draw: search.Draw, genotypes: Sequence[Any]) -> list[float]:
+def computed(scorer: scores.Scorer, draw: scores.Draw, genotypes: Sequence[Any]) -> list[float]:
     """Returns the scores of cells."""
     return [values[SCORE] for values in scorer.stream(draw, genotypes)]
 

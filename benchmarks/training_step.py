@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from nasi_jax import data, nn, search, spaces, train
+from nasi_jax import data, programs, scores, spaces, train
 
 CELL = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|none~2|"
 NETWORKS = {
@@ -127,7 +127,7 @@ def operations(options: Options, which: int) -> float:
     """Returns the operations of a step, two for each multiply-add."""
     name, genotype, recipe = settings(options, which)
     side = options.image_size[which]
-    counted = search.Counter(spaces.get(name), (side, side, 3), **train.size(recipe, 10))(genotype)
+    counted = scores.Counter(spaces.get(name), (side, side, 3), **train.size(recipe, 10))(genotype)
     return 3 * 2 * counted["flops"] * options.batch
 
 
@@ -150,9 +150,9 @@ def ours(options: Options, which: int, members: int, *, together: bool = True, f
     keys = jax.vmap(jax.random.key)(jnp.arange(members))
     states: Any = train.init_states(keys, network, recipe, images)
     ordered = jnp.stack([train.order(images, key, 0) for key in keys])
-    one = nn.jit_network(train.step, static_argnums=(0, 1, 2), donate_argnums=4)
+    one = programs.jit_network(train.step, static_argnums=(0, 1, 2), donate_argnums=4)
     if together and members > 1:
-        every = nn.jit_network(jax.vmap(train.step, in_axes=(*(None,) * 4, 0, 0, 0)), static_argnums=(0, 1, 2))
+        every = programs.jit_network(jax.vmap(train.step, in_axes=(*(None,) * 4, 0, 0, 0)), static_argnums=(0, 1, 2))
 
         def run() -> None:
             nonlocal states

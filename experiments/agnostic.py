@@ -24,7 +24,7 @@ import tyro
 from matplotlib.figure import Figure
 from scipy import stats
 
-from nasi_jax import data, search, spaces
+from nasi_jax import data, scores, spaces
 
 KINDS = ("true labels", "random labels", "Gaussian")
 PAIRS = (("true labels", "random labels"), ("true labels", "Gaussian"))
@@ -88,8 +88,8 @@ def read(path: pathlib.Path) -> list[dict[str, str]]:
 def measure(options: Options, space: spaces.SearchSpace, source: data.Images, path: pathlib.Path) -> None:
     """Appends the rows of one space that the file lacks."""
     done = {(row["seed"], row["genotype"], row["batch"]) for row in read(path) if row["space"] == space.name}
-    config = search.ScoreConfig(options.channels, CELLS[space.name], options.batch, affine=False)
-    scorer = search.Scorer(space, source, ("ntk-one-batch",), config)
+    config = scores.ScoreConfig(options.channels, CELLS[space.name], options.batch, affine=False)
+    scorer = scores.Scorer(space, source, ("ntk-one-batch",), config)
     noise = data.Gaussian(source.image_shape, source.classes)
     genotypes = [space.sample(jax.random.key(i)) for i in range(options.architectures)]
     for seed in range(options.seeds):

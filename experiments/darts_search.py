@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from nasi_jax import cli, search, spaces
+from nasi_jax import cli, scores, spaces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ def table(
     weights: dict[str, np.ndarray],
 ) -> str:
     """Writes the figures as Markdown."""
-    counter = search.Counter(space, (32, 32, 3), channels=36, cells=20)
+    counter = scores.Counter(space, (32, 32, 3), channels=36, cells=20)
     lines = ["| searches | T~, mean over steps | million parameters (36 channels, 20 cells) | agreement of searches |"]
     lines.append("| --- | --- | --- | --- |")
     for kind, record in records.items():

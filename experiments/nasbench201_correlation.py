@@ -21,7 +21,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from nasi_jax import cli, tabular
-from nasi_jax.search import SCORES
+from nasi_jax.scores import SCORES
 
 COLUMNS = ("cifar10_test", "cifar100_test", "imagenet16_test")
 CHEAP = (

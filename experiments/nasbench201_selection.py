@@ -19,7 +19,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from nasi_jax import tabular
-from nasi_jax.search import SCORES
+from nasi_jax.scores import SCORES
 
 COLUMNS = ("cifar10_test", "cifar100_test", "imagenet16_test")
 VALIDATION = "cifar10_val_12ep"

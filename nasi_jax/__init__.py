@@ -1,6 +1,7 @@
 """Neural architecture search at initialisation (NASI) in JAX.
 
-Subpackages load when they are first used: `data`, `nn`, `ntk`, `report`, `search`, `spaces`, `tabular`.
+Subpackages load when they are first used: `data`, `nn`, `ntk`, `programs`, `proxies`, `report`, `runs`,
+`scores`, `search`, `spaces`, `tabular`, `train`.
 
 References:
     Shu, Cai, Dai, Ooi, Low: "NASI: Label- and Data-agnostic Neural Architecture Search at Initialization", ICLR 2022.
@@ -11,10 +12,23 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nasi_jax import data, nn, ntk, proxies, report, search, spaces, tabular
+    from nasi_jax import data, nn, ntk, programs, proxies, report, runs, scores, search, spaces, tabular, train
 
 __version__ = "0.1.0"
-__all__ = ["data", "nn", "ntk", "proxies", "report", "search", "spaces", "tabular"]
+__all__ = [
+    "data",
+    "nn",
+    "ntk",
+    "programs",
+    "proxies",
+    "report",
+    "runs",
+    "scores",
+    "search",
+    "spaces",
+    "tabular",
+    "train",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -13,9 +13,9 @@ import numpy as np
 
 import nasi_jax
 from nasi_jax import spaces
-from nasi_jax.cli.progress import Progress
-from nasi_jax.cli.runs import write_atomic
-from nasi_jax.search.scores import SCORES
+from nasi_jax.runs.folder import write_atomic
+from nasi_jax.runs.progress import Progress
+from nasi_jax.scores.catalogue import SCORES
 
 
 @dataclasses.dataclass(frozen=True)

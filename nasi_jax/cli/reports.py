@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 import nasi_jax
-from nasi_jax.cli.runs import RunFolder
+from nasi_jax.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

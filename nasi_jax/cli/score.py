@@ -17,12 +17,12 @@ import jax
 import tyro
 
 from nasi_jax import spaces
-from nasi_jax.cli.cluster import ClusterScorer
 from nasi_jax.cli.options import DataOptions
-from nasi_jax.cli.progress import Progress
-from nasi_jax.cli.runs import RunFolderError, interruptible, provenance, write_atomic
-from nasi_jax.search.scorer import Compilation, ScoreConfig, Scorer
-from nasi_jax.search.scores import SCORES
+from nasi_jax.runs.folder import RunFolderError, interruptible, provenance, write_atomic
+from nasi_jax.runs.progress import Progress
+from nasi_jax.scores.catalogue import SCORES
+from nasi_jax.scores.cluster import ClusterScorer
+from nasi_jax.scores.scorer import Compilation, ScoreConfig, Scorer
 
 _CONFIG = ScoreConfig()
 _LARGEST_WHOLE = 10**6

@@ -18,9 +18,9 @@ from flax import serialization
 import nasi_jax
 from nasi_jax import data, search, spaces
 from nasi_jax.cli.options import DataOptions, named_in
-from nasi_jax.cli.progress import Progress
 from nasi_jax.cli.reports import write_report
-from nasi_jax.cli.runs import CHECKPOINT, RunFolder, RunFolderError, interruptible, provenance
+from nasi_jax.runs.folder import CHECKPOINT, RunFolder, RunFolderError, interruptible, provenance
+from nasi_jax.runs.progress import Progress
 from nasi_jax.search import PRESETS, NASIConfig, NASIState
 
 RESULT = "genotype.json"

@@ -16,12 +16,12 @@ import numpy as np
 import tyro
 
 import nasi_jax
-from nasi_jax import data, search, spaces, train
+from nasi_jax import data, scores, spaces, train
 from nasi_jax.cli.genotypes import read
 from nasi_jax.cli.options import named_in
-from nasi_jax.cli.progress import Progress
 from nasi_jax.cli.reports import write_report
-from nasi_jax.cli.runs import RunFolder, interruptible, provenance
+from nasi_jax.runs.folder import RunFolder, interruptible, provenance
+from nasi_jax.runs.progress import Progress
 from nasi_jax.train import RECIPES, Recipe
 
 RESULT = "result.json"
@@ -89,7 +89,7 @@ class Train:
         x = jax.ShapeDtypeStruct((2, *training.image_shape), np.float32)
         jax.eval_shape(network.init, key, x)  # what does not fit is said before the folder is made
 
-        from nasi_jax.cli.checkpoints import FOLDER, Checkpoints
+        from nasi_jax.runs.checkpoints import FOLDER, Checkpoints
 
         settings = self._settings(space, genotype)
         folder = RunFolder.open(self.out, settings, result=RESULT, overwrite=self.overwrite, folders=(FOLDER,))
@@ -198,7 +198,7 @@ class Train:
     ) -> None:
         """Says what the training will take, before its first step."""
         size = train.size(self.config, training.classes)
-        costs = search.Counter(space, training.image_shape, **size)(genotype)
+        costs = scores.Counter(space, training.image_shape, **size)(genotype)
         compilation, seconds = train.time_step(network, self.config, training, state, key)
         steps = self.config.epochs * train.steps_per_epoch(self.config, training)
         print(

@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 import jax
 
+from nasi_jax.data._stream import Records, Stream, stream
 from nasi_jax.data.arrays import Examples, Images, Labels, from_arrays, from_npz, hold_out, normalised_like
 from nasi_jax.data.gaussian import Gaussian
-from nasi_jax.data.stream import Records, Stream, stream
 from nasi_jax.data.tfds import from_tfds
 
 

@@ -16,11 +16,7 @@ from nasi_jax.nn.blocks import (
     relu_conv_norm,
     scaled_relu_conv_norm,
 )
-from nasi_jax.nn.compiler import compiler_options, jit_network, run_by_programs
-from nasi_jax.nn.convolution import conv, depthwise_conv
-from nasi_jax.nn.fan import add, fan_out
 from nasi_jax.nn.linear import RELU_GAIN, Conv, Dense, weight
-from nasi_jax.nn.pool import average_pool, max_pool
 from nasi_jax.nn.style import (
     CHANNEL_SCALES,
     NORMALISATIONS,
@@ -35,7 +31,6 @@ from nasi_jax.nn.style import (
     check_style,
     observe,
 )
-from nasi_jax.nn.switch import switch
 
 __all__ = [
     "CHANNEL_SCALES",
@@ -56,26 +51,16 @@ __all__ = [
     "ResidualReduction",
     "Stem",
     "Style",
-    "add",
     "as_block",
     "as_program",
-    "average_pool",
     "batch_norm",
     "channel_scale",
     "check_style",
-    "compiler_options",
-    "conv",
-    "depthwise_conv",
-    "fan_out",
     "in_turn",
     "is_plain",
-    "jit_network",
-    "max_pool",
     "normalise",
     "observe",
     "relu_conv_norm",
-    "run_by_programs",
     "scaled_relu_conv_norm",
-    "switch",
     "weight",
 ]

@@ -12,9 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from nasi_jax.nn.convolution import conv, depthwise_conv, saves_products
 from nasi_jax.nn.linear import LINEAR_GAIN, RELU_GAIN, Conv, parameter, weight
-from nasi_jax.nn.pool import average_pool
 from nasi_jax.nn.style import (
     CHANNEL_SCALES,
     PREACTIVATIONS,
@@ -27,6 +25,8 @@ from nasi_jax.nn.style import (
     running_statistics,
     track,
 )
+from nasi_jax.programs.convolution import conv, depthwise_conv, saves_products
+from nasi_jax.programs.pool import average_pool
 
 BATCH_NORM_EPSILON = 1e-5
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
-from nasi_jax.nn.convolution import conv
 from nasi_jax.nn.style import USED_PARAMETERS, Parameterisation, Style, channel_scale
+from nasi_jax.programs.convolution import conv
 
 NTK_BIAS_SCALE = 0.1
 """Factor of a bias in NTK parameterisation, beta of Jacot et al. (2018), section 2.1, with the value they use.

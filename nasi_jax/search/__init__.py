@@ -1,6 +1,5 @@
 """Search: NASI and its parts."""
 
-from nasi_jax.search.costs import Counter
 from nasi_jax.search.loop import NonFiniteTraceError, SearchResult, check, init_states, iterate, search
 from nasi_jax.search.nasi import (
     PRESETS,
@@ -16,18 +15,11 @@ from nasi_jax.search.nasi import (
     step,
 )
 from nasi_jax.search.objectives import OBJECTIVES, Measurement, Objective, measure, measure_with_gradient
-from nasi_jax.search.scorer import Compilation, Draw, ScoreConfig, Scorer
-from nasi_jax.search.scores import SCORES, Candidate, Score
 from nasi_jax.search.update import normalised_expected_gradient, scale_by_largest_norm
 
 __all__ = [
     "OBJECTIVES",
     "PRESETS",
-    "SCORES",
-    "Candidate",
-    "Compilation",
-    "Counter",
-    "Draw",
     "Estimator",
     "Measurement",
     "NASIConfig",
@@ -36,9 +28,6 @@ __all__ = [
     "NonFiniteTraceError",
     "Objective",
     "Optimizer",
-    "Score",
-    "ScoreConfig",
-    "Scorer",
     "SearchResult",
     "check",
     "init",

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasi_jax.data import Source
-from nasi_jax.nn import jit_network, run_by_programs
+from nasi_jax.programs import jit_network, run_by_programs
+from nasi_jax.scores.scorer import Compilation
 from nasi_jax.search import nasi
 from nasi_jax.search.nasi import NASIConfig, NASIInfo, NASIState
-from nasi_jax.search.scorer import Compilation
 from nasi_jax.spaces import Alphas, SearchSpace
 
 _LONGEST_CHUNK = 50

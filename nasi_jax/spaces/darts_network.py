@@ -17,16 +17,13 @@ from nasi_jax.nn import (
     Parameterisation,
     ReLUConvNorm,
     Style,
-    add,
     as_program,
-    average_pool,
     batch_norm,
     check_style,
-    fan_out,
     is_plain,
-    max_pool,
     relu_conv_norm,
 )
+from nasi_jax.programs import add, average_pool, fan_out, max_pool
 from nasi_jax.spaces.base import Discrete, Weights, check_images, check_size
 
 OPERATIONS = (

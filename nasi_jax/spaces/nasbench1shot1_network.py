@@ -20,10 +20,10 @@ from nasi_jax.nn import (
     as_block,
     channel_scale,
     check_style,
-    max_pool,
     observe,
     weight,
 )
+from nasi_jax.programs import max_pool
 from nasi_jax.spaces.base import Discrete, Weights, check_images, check_size
 
 OPERATIONS = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")

@@ -26,7 +26,6 @@ from nasi_jax.nn import (
     ResidualReduction,
     Stem,
     Style,
-    average_pool,
     channel_scale,
     check_style,
     in_turn,
@@ -34,8 +33,8 @@ from nasi_jax.nn import (
     observe,
     relu_conv_norm,
     scaled_relu_conv_norm,
-    switch,
 )
+from nasi_jax.programs import average_pool, switch
 from nasi_jax.spaces.base import Alphas, Discrete, Edge, Genotype, Weights, check_images, check_size, uniform_other
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")

@@ -18,7 +18,8 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nasi_jax.data import Examples, Images, Stream
-from nasi_jax.nn import RUNNING_STATISTICS, jit_network
+from nasi_jax.nn import RUNNING_STATISTICS
+from nasi_jax.programs import jit_network
 from nasi_jax.spaces import Weights
 from nasi_jax.train import augment
 from nasi_jax.train.recipes import Recipe

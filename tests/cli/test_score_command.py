@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nasi_jax import cli, spaces
-from nasi_jax.search import scorer
+from nasi_jax.scores import scorer
 
 SIZE = ["--channels", "1", "--cells", "1", "--batch", "2", "--image-size", "4", "--classes", "2"]
 CELLS = [
@@ -156,7 +156,7 @@ def test_bad_options(score, options, message, capsys):
 
 
 def test_list_explains_every_score(score, capsys):
-    from nasi_jax.search import SCORES
+    from nasi_jax.scores import SCORES
 
     assert score("--list") == 0
     printed = capsys.readouterr().out

@@ -5,7 +5,7 @@ import pytest
 from prepared_sets import prepare
 
 from nasi_jax import data
-from nasi_jax.data.stream import _random_crop
+from nasi_jax.data._stream import _random_crop
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nasi_jax import spaces
-from nasi_jax.search import Counter
+from nasi_jax.scores import Counter
 from nasi_jax.spaces.nasbench1shot1_network import OPERATIONS
 
 SPACES = {number: spaces.NASBench1Shot1(number) for number in (1, 2, 3)}

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from nasi_jax import search, spaces, train
+from nasi_jax import scores, spaces, train
 
 
 def test_recipes_are_the_published_ones():
@@ -63,7 +63,7 @@ def test_the_network_has_what_the_recipe_asks_for():
 def test_the_mobile_setting_is_below_600_million_multiply_adds():
     """DARTS' table 3: 4.7 million parameters, without the auxiliary head."""
     size = train.size(train.RECIPES["imagenet-mobile"], 1000)
-    costs = search.Counter(spaces.DARTS(), (224, 224, 3), **size)(spaces.DARTS_V2)
+    costs = scores.Counter(spaces.DARTS(), (224, 224, 3), **size)(spaces.DARTS_V2)
     assert round(costs["params"] / 1e6, 1) == 4.7
     assert costs["flops"] < 600e6
 

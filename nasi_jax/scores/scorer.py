@@ -18,9 +18,10 @@ from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh, PartitionSpec
 
 from nasi_jax.data import Source
-from nasi_jax.nn import USED_PARAMETERS, Normalisation, Parameterisation, compiler_options
-from nasi_jax.search.costs import Counter
-from nasi_jax.search.scores import SCORES, Candidate
+from nasi_jax.nn import USED_PARAMETERS, Normalisation, Parameterisation
+from nasi_jax.programs import compiler_options
+from nasi_jax.scores.catalogue import SCORES, Candidate
+from nasi_jax.scores.costs import Counter
 from nasi_jax.spaces import Discrete, SearchSpace, Weights, restrict
 
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from nasi_jax.search.scorer import Scorer, ahead
+from nasi_jax.scores.scorer import Scorer, ahead
 
 
 class ClusterScorer:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from nasi_jax.nn import conv, depthwise_conv
+from nasi_jax.programs import conv, depthwise_conv
 
 DERIVATIVES = {
     "value": lambda f: f,

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.linalg
 
+from nasi_jax.ntk._kernel import output_shape
 from nasi_jax.ntk.gradients import ApplyFn
-from nasi_jax.ntk.kernel import output_shape
 from nasi_jax.ntk.probes import vector_product
 
 

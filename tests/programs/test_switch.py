@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nasi_jax import nn
+from nasi_jax import programs
 
 Function = Callable[[Any, Any], jax.Array]
 
@@ -71,7 +71,7 @@ def test_derivatives_are_those_of_lax_switch(name: str, index: int, jit: bool) -
 
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14),
-            found(nn.switch),
+            found(programs.switch),
             found(jax.lax.switch),
         )
 
@@ -80,13 +80,13 @@ def test_several_indices() -> None:
     def of(switch: Callable[..., Any]) -> Any:
         return jax.vmap(lambda index: jax.grad(_function(switch, index))(X, WEIGHTS))(jnp.arange(3))
 
-    np.testing.assert_allclose(of(nn.switch), of(jax.lax.switch), rtol=1e-5)
+    np.testing.assert_allclose(of(programs.switch), of(jax.lax.switch), rtol=1e-5)
 
 
 def test_an_index_out_of_range_is_the_nearest() -> None:
     for index, nearest in ((-1, 0), (7, 2)):
-        value = _function(nn.switch, jnp.asarray(index))(X, WEIGHTS)
-        assert value == _function(nn.switch, jnp.asarray(nearest))(X, WEIGHTS)
+        value = _function(programs.switch, jnp.asarray(index))(X, WEIGHTS)
+        assert value == _function(programs.switch, jnp.asarray(nearest))(X, WEIGHTS)
 
 
 def test_a_gradient_branches_twice_and_leaves_nothing_of_other_branches() -> None:
@@ -96,7 +96,7 @@ def test_a_gradient_branches_twice_and_leaves_nothing_of_other_branches() -> Non
 
         return jax.jit(jax.grad(total, argnums=(0, 1))).lower(X, WEIGHTS, 0).as_text()
 
-    assert program(nn.switch).count("stablehlo.case") == 1  # of a sum the gradient alone is left
+    assert program(programs.switch).count("stablehlo.case") == 1  # of a sum the gradient alone is left
     assert program(jax.checkpoint(jax.lax.switch, static_argnums=1)).count("stablehlo.case") > 1
 
 
@@ -109,7 +109,7 @@ def test_branches_are_traced_once() -> None:
 
     def total(x: jax.Array) -> jax.Array:
         for _ in range(3):
-            x = nn.switch(jnp.asarray(0), (branch, jnp.sin), x)
+            x = programs.switch(jnp.asarray(0), (branch, jnp.sin), x)
         return jnp.sum(x)
 
     np.testing.assert_allclose(jax.jit(jax.grad(total))(X), 8.0)

@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from nasi_jax.cli.runs import RunFolderError
+from nasi_jax.runs.folder import RunFolderError
 
 FOLDER = "checkpoints"
 

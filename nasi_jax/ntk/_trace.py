@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from nasi_jax.ntk._kernel import kernel, output_shape
 from nasi_jax.ntk.cotangents import Cotangent, Plan, TraceMethod, make_plan, sketch_size
 from nasi_jax.ntk.gradients import ApplyFn, squared_norm
-from nasi_jax.ntk.kernel import kernel, output_shape
 from nasi_jax.ntk.probes import vector_product
 
 

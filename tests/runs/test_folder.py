@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from nasi_jax.cli.runs import interruptible
+from nasi_jax.runs.folder import interruptible
 
 
 class Disposed:

@@ -7,21 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nasi_jax import nn
+from nasi_jax import programs
 
 PROGRAM = """
 import jax
 import jax.numpy as jnp
-from nasi_jax import nn
+from nasi_jax import programs
 
 x, kernel = jnp.ones((8, 16, 16, 32)), jnp.ones((3, 3, 32, 32))
-options = nn.compiler_options()
-print(options, "ynn" in jax.jit(nn.conv).lower(x, kernel).compile(compiler_options=options).as_text())
+options = programs.compiler_options()
+print(options, "ynn" in jax.jit(programs.conv).lower(x, kernel).compile(compiler_options=options).as_text())
 """
 
 
 def test_a_compiled_network_keeps_static_and_named_arguments():
-    scaled = nn.jit_network(lambda power, x, *, times: times * x**power, static_argnums=0, static_argnames="times")
+    scaled = programs.jit_network(
+        lambda power, x, *, times: times * x**power, static_argnums=0, static_argnames="times"
+    )
     assert jnp.allclose(scaled(3, jnp.arange(3.0), times=2), jnp.array([0, 2, 16.0]))
 
 
@@ -29,7 +31,7 @@ def test_a_compiled_network_keeps_static_and_named_arguments():
 def test_convolutions_are_not_ynnpacks_and_the_users_flags_go_before(flags):
     if jax.default_backend() != "cpu":
         pytest.skip("the options are for CPUs")
-    if nn.compiler_options() is None:
+    if programs.compiler_options() is None:
         pytest.skip("this version of XLA does not know them")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -44,10 +46,10 @@ def test_convolutions_are_not_ynnpacks_and_the_users_flags_go_before(flags):
 
 
 def test_options_that_xla_does_not_know_are_left_out(monkeypatch):
-    compiler = sys.modules["nasi_jax.nn.compiler"]
+    compiler = sys.modules["nasi_jax.programs.compiler"]
     monkeypatch.setattr(compiler, "_LIBRARY", "xla_cpu_no_such_option")
     compiler.compiler_options.cache_clear()
-    assert nn.compiler_options() is None
+    assert programs.compiler_options() is None
     monkeypatch.undo()
     compiler.compiler_options.cache_clear()
 
@@ -61,7 +63,7 @@ def test_a_sequence_of_programs_is_traced_once_and_gives_the_same():
         loss = jax.grad(lambda ws: scale * jnp.sum(block(block(x, ws["a"]), ws["b"]) ** 2))
         return loss(weights), {"scale": scale}
 
-    run = nn.run_by_programs(function)
+    run = programs.run_by_programs(function)
     for seed in range(2):
         x, a, b = jax.random.normal(jax.random.key(seed), (3, 4, 4))
         found = run(x, {"a": a, "b": b}, 0.5)
@@ -82,5 +84,5 @@ def test_blocks_that_are_alike_share_a_program(caplog):
 
     x = jnp.ones((5, 5))
     with jax.log_compiles(True):
-        nn.run_by_programs(function)(x, [x] * 6)
+        programs.run_by_programs(function)(x, [x] * 6)
     assert sum("Finished XLA compilation" in message for message in caplog.messages) == 1

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from nasi_jax import data, ntk, proxies, search, spaces
+from nasi_jax import data, ntk, proxies, scores, spaces
 from nasi_jax.nn import PREACTIVATIONS
 
 SPACE = spaces.NASBench201()
 SOURCE = data.Gaussian((8, 8, 3), 4)
-CONFIG = search.ScoreConfig(channels=2, cells=1, batch=4)
+CONFIG = scores.ScoreConfig(channels=2, cells=1, batch=4)
 CELLS = (
     "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|nor_conv_1x1~0|avg_pool_3x3~1|nor_conv_3x3~2|",
     "|none~0|+|avg_pool_3x3~0|none~1|+|nor_conv_3x3~0|none~1|skip_connect~2|",
@@ -23,7 +23,7 @@ CELLS = (
 
 @pytest.fixture(scope="module", params=["space", "blocks"])
 def scored(request):
-    scorer = search.Scorer(SPACE, SOURCE, list(search.SCORES), CONFIG, compilation=request.param)
+    scorer = scores.Scorer(SPACE, SOURCE, list(scores.SCORES), CONFIG, compilation=request.param)
     draw = scorer.draw(0)
     return draw, [scorer.score(draw, [SPACE.parse(cell)])[0] for cell in CELLS]
 
@@ -87,8 +87,8 @@ def test_naswot_counts_a_relu_for_every_convolution_that_reads_it(scored):
 
 def test_a_cell_of_known_blocks_compiles_nothing(caplog):
     names = ("ntk-one-batch", "naswot", "zico", "synflow")
-    size = search.ScoreConfig(channels=3, cells=1, batch=6)  # unlike that of other tests, whose programs are kept
-    scorer = search.Scorer(SPACE, SOURCE, names, size, compilation="blocks")
+    size = scores.ScoreConfig(channels=3, cells=1, batch=6)  # unlike that of other tests, whose programs are kept
+    scorer = scores.Scorer(SPACE, SOURCE, names, size, compilation="blocks")
     draw = scorer.draw(0)
     compiled = []
     for cell in (
@@ -106,8 +106,8 @@ def test_a_cell_of_known_blocks_compiles_nothing(caplog):
 
 
 def test_the_programs_of_the_space_are_compiled_while_parameters_are_drawn(caplog):
-    scorer = search.Scorer(
-        SPACE, SOURCE, ("ntk-one-batch", "ntk-condition-number"), search.ScoreConfig(2, 1, 5), per_device=2
+    scorer = scores.Scorer(
+        SPACE, SOURCE, ("ntk-one-batch", "ntk-condition-number"), scores.ScoreConfig(2, 1, 5), per_device=2
     )
     draw = scorer.draw(0)
     with jax.log_compiles(True):
@@ -118,7 +118,7 @@ def test_the_programs_of_the_space_are_compiled_while_parameters_are_drawn(caplo
 @pytest.mark.parametrize("wide", [False, True])
 def test_scores_side_by_side_come_in_turn_and_not_long_before_they_are_asked_for(wide):
     with jax.enable_x64(wide):
-        scorer = search.Scorer(SPACE, SOURCE, ("ntk-one-batch", "synflow", "params"), CONFIG)
+        scorer = scores.Scorer(SPACE, SOURCE, ("ntk-one-batch", "synflow", "params"), CONFIG)
         draw, taken = scorer.draw(0), []
         genotypes = [SPACE.sample(jax.random.key(i)) for i in range(40)]
         stream = scorer.stream(draw, (taken.append(g) or g for g in genotypes))
@@ -130,19 +130,19 @@ def test_scores_side_by_side_come_in_turn_and_not_long_before_they_are_asked_for
     assert len({values["ntk-one-batch"] for values in found}) > 20
     assert draw.x.dtype == ("float64" if wide else "float32")
     # what float32 cannot hold is there where the caller computes in float64
-    scores = [values["ntk-one-batch"] for values in found]
-    assert any(float(np.float32(score)) != score for score in scores) == wide
+    figures = [values["ntk-one-batch"] for values in found]
+    assert any(float(np.float32(figure)) != figure for figure in figures) == wide
 
 
 @pytest.mark.parametrize("space", spaces.SPACES.values(), ids=spaces.SPACES)
 def test_by_default_no_operation_is_computed_in_vain_on_a_cpu(space):
-    arguments = (space, data.Gaussian((16, 16, 3)), ("naswot",), search.ScoreConfig(2, 3, 2))
-    assert search.Scorer(*arguments).compilation == ("space" if space.branches else "blocks")
-    assert search.Scorer(*arguments, per_device=2).compilation == "space"
+    arguments = (space, data.Gaussian((16, 16, 3)), ("naswot",), scores.ScoreConfig(2, 3, 2))
+    assert scores.Scorer(*arguments).compilation == ("space" if space.branches else "blocks")
+    assert scores.Scorer(*arguments, per_device=2).compilation == "space"
 
 
 def test_a_disconnected_cell_has_the_trace_of_its_head():
-    scorer = search.Scorer(SPACE, SOURCE, ("ntk-trace", "naswot"), CONFIG)
+    scorer = scores.Scorer(SPACE, SOURCE, ("ntk-trace", "naswot"), CONFIG)
     empty = SPACE.parse("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")
     got = scorer.score(scorer.draw(0), [empty])[0]
     np.testing.assert_allclose(got["ntk-trace"], 4 * 4)  # the bias alone: one for each sample and class
@@ -152,11 +152,11 @@ def test_a_disconnected_cell_has_the_trace_of_its_head():
 def test_several_at_once_and_several_devices_give_the_same():
     genotypes = [SPACE.sample(jax.random.key(i)) for i in range(3)]
     names = ("ntk-one-batch", "synflow")  # one in float32, one in float64
-    alone = search.Scorer(SPACE, SOURCE, names, CONFIG)
+    alone = scores.Scorer(SPACE, SOURCE, names, CONFIG)
     expected = [alone.score(alone.draw(1), [g])[0] for g in genotypes]
     mesh = jax.make_mesh((2,), ("architectures",), devices=jax.devices()[:2])
     for options in ({"per_device": 4}, {"mesh": mesh}, {"mesh": mesh, "per_device": 2}):
-        scorer = search.Scorer(SPACE, SOURCE, names, CONFIG, **options)
+        scorer = scores.Scorer(SPACE, SOURCE, names, CONFIG, **options)
         found = scorer.score(scorer.draw(1), genotypes)
         for a, b in zip(found, expected, strict=True):
             for name in names:
@@ -164,7 +164,7 @@ def test_several_at_once_and_several_devices_give_the_same():
 
 
 def test_costs_are_the_published_ones(benchmark_table):
-    counter = search.Counter(SPACE, (32, 32, 3), channels=16, cells=5)
+    counter = scores.Counter(SPACE, (32, 32, 3), channels=16, cells=5)
     with gzip.open(benchmark_table, "rt") as file:
         rows = list(csv.DictReader(file))[::500]
     # beside convolutions and products the benchmark counts, for each element, 3 for a ReLU and batch normalisation and
@@ -192,7 +192,7 @@ def test_costs_of_a_space_whose_architectures_differ_in_their_edges():
             # five separable convolutions, each twice, and a dilated one
             expected += ((before + last) * channels + 11 * (9 * channels + channels**2)) * side**2
         before, last = last, 4 * channels
-    counts = search.Counter(spaces.DARTS(), (224, 224, 3), channels=48, cells=14, classes=1000, stem="imagenet")
+    counts = scores.Counter(spaces.DARTS(), (224, 224, 3), channels=48, cells=14, classes=1000, stem="imagenet")
     found = counts(spaces.DARTS_V2)
     assert found == {"params": 4718752, "flops": expected + last * 1000}
 
@@ -200,14 +200,14 @@ def test_costs_of_a_space_whose_architectures_differ_in_their_edges():
 def test_costs_of_a_space_of_anybodys_own_layers():
     layers = [nn.Conv(6, (3, 3), use_bias=False), nn.Conv(6, (5, 5), strides=2, feature_group_count=6, use_bias=False)]
     own = types.SimpleNamespace(additive=False, network=lambda genotype: nn.Sequential(layers))
-    counts = search.Counter(cast(Any, own), (8, 8, 3))(None)
+    counts = scores.Counter(cast(Any, own), (8, 8, 3))(None)
     assert counts == {"params": 9 * 3 * 6 + 25 * 6, "flops": 64 * 9 * 3 * 6 + 16 * 25 * 6}
 
 
 def test_scores_of_the_darts_space():
     names = ("ntk-one-batch", "naswot", "params")
-    config = search.ScoreConfig(channels=2, cells=3, batch=4)
-    scorer = search.Scorer(spaces.DARTS(), SOURCE, names, config)
+    config = scores.ScoreConfig(channels=2, cells=3, batch=4)
+    scorer = scores.Scorer(spaces.DARTS(), SOURCE, names, config)
     draw, genotype = scorer.draw(0), spaces.DARTS_V2
     found = scorer.score(draw, [genotype])[0]
     module = spaces.DARTS().network(genotype, channels=2, cells=3, classes=4)
@@ -224,10 +224,10 @@ def test_loose_ends_have_no_part_in_a_score():
     space, names = spaces.NASBench1Shot1(2), ("ntk-one-batch", "naswot", "fisher", "snip", "synflow", "params")
     genotypes = [space.sample(jax.random.key(seed)) for seed in range(4)]
     assert any(len(space.nasbench101(genotype)[1]) < 6 for genotype in genotypes)
-    config = search.ScoreConfig(channels=2, cells=1, batch=4)
+    config = scores.ScoreConfig(channels=2, cells=1, batch=4)
     found = {}
     for compilation in ("space", "blocks"):
-        scorer = search.Scorer(space, SOURCE, names, config, compilation=compilation)
+        scorer = scores.Scorer(space, SOURCE, names, config, compilation=compilation)
         found[compilation] = [scorer.score(scorer.draw(0), [genotype])[0] for genotype in genotypes]
     for whole, by_block in zip(found["space"], found["blocks"], strict=True):
         for name in names:
@@ -240,8 +240,8 @@ def test_loose_ends_have_no_part_in_a_score():
         (("guess",), CONFIG, {}, "scores: expected some of"),
         ((), CONFIG, {}, "scores: expected at least one"),
         (("snip", "snip"), CONFIG, {}, "each once"),
-        (("snip",), search.ScoreConfig(batch=1), {}, "batch: expected"),
-        (("snip",), search.ScoreConfig(channels=0), {}, "channels: expected"),
+        (("snip",), scores.ScoreConfig(batch=1), {}, "batch: expected"),
+        (("snip",), scores.ScoreConfig(channels=0), {}, "channels: expected"),
         (("snip",), CONFIG, {"per_device": 0}, "per_device: expected"),
         (("snip",), CONFIG, {"compilation": "cells"}, "compilation: expected one of"),
         (("snip",), CONFIG, {"compilation": "blocks", "per_device": 2}, "compilation: expected 'space'"),
@@ -249,4 +249,4 @@ def test_loose_ends_have_no_part_in_a_score():
 )
 def test_bad_arguments_are_refused(names, config, options, message):
     with pytest.raises(ValueError, match=message):
-        search.Scorer(SPACE, SOURCE, names, config, **options)
+        scores.Scorer(SPACE, SOURCE, names, config, **options)

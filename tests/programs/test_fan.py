@@ -3,12 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nasi_jax import nn
+from nasi_jax import programs
 
 
 def own(x, w):
-    readers = nn.fan_out(x, 4)  # of which one goes unread
-    return nn.add([jnp.sin(readers[0]), w * readers[1], readers[2] ** 2])
+    readers = programs.fan_out(x, 4)  # of which one goes unread
+    return programs.add([jnp.sin(readers[0]), w * readers[1], readers[2] ** 2])
 
 
 def plain(x, w):
@@ -40,7 +40,7 @@ def test_all_derivatives_are_those_of_plain_sums(x64, derivative, jit):
 
 def test_readers_get_the_array_itself_and_not_a_copy():
     x = jnp.ones(3)
-    assert all(reader is x for reader in nn.fan_out(x, 3))
+    assert all(reader is x for reader in programs.fan_out(x, 3))
 
 
 def test_what_readers_give_back_is_added_at_once():

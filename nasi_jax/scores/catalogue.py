@@ -40,7 +40,7 @@ class Score:
     """A training-free score.
 
     Attributes:
-        compute: its value for a candidate, a scalar; may be jitted. None where `nasi_jax.search.Counter` counts it
+        compute: its value for a candidate, a scalar; may be jitted. None where `nasi_jax.scores.Counter` counts it
             under the score's name.
         formula: what it computes, in short.
         paper: where it is from.

@@ -1,0 +1,21 @@
+"""How XLA is made fast: primitives that equal public functions of JAX, and how their programs are compiled and run."""
+
+from nasi_jax.programs._switch import switch
+from nasi_jax.programs.compiler import compiler_options, jit_network, run_by_programs
+from nasi_jax.programs.convolution import conv, depthwise_conv, saves_products
+from nasi_jax.programs.fan import add, fan_out
+from nasi_jax.programs.pool import average_pool, max_pool
+
+__all__ = [
+    "add",
+    "average_pool",
+    "compiler_options",
+    "conv",
+    "depthwise_conv",
+    "fan_out",
+    "jit_network",
+    "max_pool",
+    "run_by_programs",
+    "saves_products",
+    "switch",
+]
