@@ -14,10 +14,10 @@ CLASSES = 3
 
 
 class Case(NamedTuple):
-    apply_fn: Callable[[Any, jax.Array], jax.Array]
+    apply_fn: Callable[[Any, Any], jax.Array]
     params: Any
-    x: jax.Array
-    y: jax.Array
+    x: Any
+    y: Any
 
 
 class Network(nn.Module):
@@ -93,5 +93,25 @@ def jacobian(apply_fn, params, x):
 
 def dense_kernel(apply_fn, params, x):
     """Kernel (batch * outputs, batch * outputs)."""
-    rows = jacobian(apply_fn, params, x).reshape(len(x) * CLASSES, -1)
+    rows = jacobian(apply_fn, params, x)
+    rows = rows.reshape(-1, rows.shape[-1])
     return rows @ rows.T
+
+
+def tokens(batch=6, seed=0):
+    """Token ids with a mask, and targets with a weight for each sample: no image, no float and no label."""
+    keys = jax.random.split(jax.random.key(seed), 6)
+    params = [jax.random.normal(keys[0], (7, 4)), {"w": jax.random.normal(keys[1], (4, CLASSES))}]
+    x = {"ids": jax.random.randint(keys[2], (batch, 5), 0, 7), "mask": jax.random.bernoulli(keys[3], 0.7, (batch, 5))}
+    y = (jax.random.normal(keys[4], (batch, CLASSES)), jax.random.uniform(keys[5], (batch,)))
+    return Case(masked_mean, params, x, y)
+
+
+def masked_mean(params, x):
+    embedded = jnp.where(x["mask"][..., None], params[0][x["ids"]], 0)
+    return jnp.tanh(jnp.sum(embedded, axis=1)) @ params[1]["w"]
+
+
+def squared_error(outputs, y):
+    targets, weights = y
+    return weights * jnp.sum((outputs - targets) ** 2, axis=1) / 2

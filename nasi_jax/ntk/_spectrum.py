@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.linalg
 
-from nasi_jax.ntk._kernel import output_shape
-from nasi_jax.ntk.gradients import ApplyFn
+from nasi_jax.ntk._network import ApplyFn, automatic, check_not_traced, output_shape
 from nasi_jax.ntk.probes import vector_product
 
 
@@ -21,7 +20,8 @@ class Spectrum(NamedTuple):
     Attributes:
         eigenvalues: in descending order, (size,).
         trace: their sum.
-        condition_number: largest over smallest; infinite where the smallest is not positive, as by rounding.
+        condition_number: largest over smallest; infinite where the smallest cannot be told from zero, which is where
+            it is at most the largest times the size and the rounding error of the type.
         effective_rank: exponential of the entropy of the eigenvalues as shares of the trace, between 1 and the size
             (Roy and Vetterli, 2007).
         participation_ratio: squared trace over squared Frobenius norm, between 1 and the size.
@@ -49,28 +49,30 @@ def spectrum(kernel: jax.Array) -> Spectrum:
     Raises:
         ValueError: the kernel is of another shape.
     """
-    shape = jnp.shape(kernel)
+    kernel = jnp.asarray(kernel)
+    shape = kernel.shape
     if len(shape) not in {2, 4} or shape[0] != shape[1] or shape[2:3] != shape[3:]:
         raise ValueError(f"kernel: expected shape (n, n) or (n, n, outputs, outputs), got {shape}")
     if len(shape) == 4:
         kernel = jnp.transpose(kernel, (0, 2, 1, 3)).reshape(shape[0] * shape[2], -1)
+    # there are no decompositions in half precision
+    kernel = jnp.asarray(kernel, jnp.promote_types(kernel.dtype, jnp.float32))
     eigenvalues = jnp.linalg.eigvalsh(kernel)[::-1]
     trace = jnp.trace(kernel)
     # what rounding makes of an eigenvalue that is zero may be negative
     shares = jnp.maximum(eigenvalues, 0) / trace
-    smallest = eigenvalues[-1]
+    largest, smallest = eigenvalues[0], eigenvalues[-1]
+    rounding = len(kernel) * jnp.finfo(kernel.dtype).eps * largest
     return Spectrum(
         eigenvalues=eigenvalues,
         trace=trace,
-        condition_number=jnp.where(smallest <= 0, jnp.inf, eigenvalues[0] / smallest),
+        condition_number=jnp.where(smallest <= rounding, jnp.inf, largest / smallest),
         effective_rank=jnp.exp(-jnp.sum(jax.scipy.special.xlogy(shares, shares))),
         participation_ratio=trace**2 / jnp.sum(kernel**2),
     )
 
 
-def largest_eigenvalue(
-    apply_fn: ApplyFn, params: Any, x: jax.Array, *, key: jax.Array, tolerance: float = 1e-3
-) -> float:
+def largest_eigenvalue(apply_fn: ApplyFn, params: Any, x: Any, *, key: jax.Array, tolerance: float = 1e-3) -> float:
     r"""Computes the largest eigenvalue of the empirical NTK of a batch and all outputs, without forming it.
 
     Gradient descent on the mean squared error contracts in function space for learning rates below its inverse, up to
@@ -80,7 +82,7 @@ def largest_eigenvalue(
     Args:
         apply_fn: the network; its outputs may depend on each other through the batch.
         params: pytree of parameters.
-        x: inputs, (batch, ...).
+        x: inputs, a pytree of arrays (batch, ...).
         key: typed random key of the starting vector.
         tolerance: relative accuracy.
 
@@ -89,18 +91,20 @@ def largest_eigenvalue(
 
     Raises:
         ValueError: the tolerance is not positive, or the network is not one (see `kernel`).
-        TypeError: the outputs are not one floating array.
+        TypeError: as `kernel`, or an argument is traced, as inside of `jit`.
 
     References:
         NASI, condition of Proposition 1; Lehoucq, Sorensen and Yang, "ARPACK users' guide", 1998.
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance: expected a positive number, got {tolerance}")
+    check_not_traced("largest_eigenvalue", params=params, x=x, key=key)
+    params, x = automatic(params, x)
     shape = output_shape(apply_fn, params, x)
     size = math.prod(shape.shape)
 
     @jax.jit
-    def product(params: Any, x: jax.Array, vector: jax.Array) -> jax.Array:
+    def product(params: Any, x: Any, vector: jax.Array) -> jax.Array:
         return vector_product(apply_fn, params, x, vector.reshape(shape.shape)).ravel()
 
     def multiply(vector: np.ndarray) -> np.ndarray:

@@ -12,9 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from nasi_jax.ntk._kernel import kernel, output_shape
+from nasi_jax.ntk._kernel import kernel
+from nasi_jax.ntk._network import (
+    ApplyFn,
+    automatic,
+    batch_length,
+    check_count,
+    check_not_traced,
+    output_shape,
+    over_reals,
+    samples,
+)
 from nasi_jax.ntk.cotangents import Cotangent, Plan, TraceMethod, make_plan, sketch_size
-from nasi_jax.ntk.gradients import ApplyFn, squared_norm
+from nasi_jax.ntk.gradients import Loss, cross_entropy, losses_of, squared_norm
+from nasi_jax.ntk.neural_tangents import load
 from nasi_jax.ntk.probes import vector_product
 
 
@@ -37,9 +48,10 @@ class TraceEstimate(NamedTuple):
 def trace(
     apply_fn: ApplyFn,
     params: Any,
-    x: jax.Array,
-    y: jax.Array | None = None,
+    x: Any,
+    y: Any = None,
     *,
+    loss: Loss = cross_entropy,
     method: TraceMethod = "exact",
     key: jax.Array | None = None,
     probes: int = 16,
@@ -53,10 +65,12 @@ def trace(
 
     .. math:: \mathrm{tr}\,\Theta = \sum_{x \in X} \|\nabla_\theta f(x)\|_F^2
 
-    The loop over chunks or probes runs on the host around a compiled function, so `trace` itself is not for `jit`.
+    The loop over chunks or probes runs on the host around a compiled function, so `trace` itself is not for `jit`,
+    `grad` and `vmap`, except by "neural-tangents". Inside of these, sum the diagonal of the kernel, or take
+    `participation_ratio`, whose trace is that of one probe.
 
-    The lower bounds are divided by the squared Lipschitz constant of the cross entropy, 2, and so are in the unit of
-    the trace:
+    The lower bounds are divided by the squared Lipschitz constant gamma^2 of the cross entropy, 2, and so are in the
+    unit of the trace. Of another loss the constant is not known; its bounds are those for gamma = 1.
 
     .. math:: \mathrm{tr}\,\Theta \ge \gamma^{-2} \sum_{x \in X} \|\nabla L_x\|^2
         \ge b \gamma^{-2} \sum_j \Big\| b^{-1} \sum_{x \in X_j} \nabla L_x \Big\|^2
@@ -65,8 +79,9 @@ def trace(
         apply_fn: the network; `apply_fn(params, x)` returns outputs (batch, outputs). Compiled once for each function
             object.
         params: pytree of parameters.
-        x: inputs, (batch, ...).
-        y: integer labels, (batch,), for the lower bounds.
+        x: inputs, a pytree of arrays (batch, ...).
+        y: integer labels (batch,), or what the loss takes, for the lower bounds.
+        loss: per-sample loss, for the lower bounds.
         method: see `TraceMethod`.
         key: typed random key of the probes, for "hutchinson", "hadamard" and "hutch++".
         probes: number of probes, or the largest number where a tolerance is given. "hadamard" rounds it up to whole
@@ -86,7 +101,7 @@ def trace(
 
     Raises:
         ValueError: an argument is out of range or missing, or the network is not one (see `kernel`).
-        TypeError: the outputs are not one floating array.
+        TypeError: as `kernel`, a number is no integer, or an argument is traced, as inside of `jit`.
         ImportError: neural-tangents cannot be loaded.
 
     References:
@@ -94,33 +109,49 @@ def trace(
     """
     if method not in get_args(TraceMethod):
         raise ValueError(f"method: expected one of {get_args(TraceMethod)}, got {method!r}")
-    for name, value in (("probes", probes), ("chunk", chunk)):
-        if value < 1:
-            raise ValueError(f"{name}: expected a positive integer, got {value}")
+    probes, chunk = check_count("probes", probes), check_count("chunk", chunk)
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance: expected a positive number, got {tolerance}")
+    if tolerance is not None and method not in {"hutchinson", "hadamard"}:
+        raise ValueError(f"tolerance: expected None with method={method!r}, which adds no probes, got {tolerance}")
     if key is None and method in {"hutchinson", "hadamard", "hutch++"}:
         raise ValueError(f"key: expected a random key with method={method!r}, got None")
-    shape = output_shape(apply_fn, params, x)
+    shape, apply_fn = output_shape(apply_fn, params, x), _hashable(apply_fn)
     if method == "neural-tangents":
+        load()  # by it, and not by what stands in for it
         diagonal = kernel(apply_fn, params, x, form="diagonal", batch_statistics=batch_statistics)
         return TraceEstimate(jnp.sum(diagonal), jnp.zeros((), shape.dtype), math.prod(shape.shape))
-    plan = make_plan(method, shape.shape, y, probes, batch_size)
+    check_not_traced("trace", params=params, x=x, y=y, key=key)
+    params, x, y = automatic(params, x, y)
+    plan = make_plan(method, shape.shape, y, probes, batch_size, _hashable(loss))
+    if y is not None:
+        jax.eval_shape(lambda outputs: losses_of(loss, outputs, y), shape)
     random, extra = key, 0
     if method == "hutch++":
-        if probes < 2:
-            raise ValueError(f"probes: expected at least 2 with method='hutch++', got {probes}")
+        check_count("probes", probes, 2)
         size = sketch_size(probes, shape.shape)
         random, extra = (key, _leading_directions(apply_fn, params, x, shape, key, size)), 2 * size
     compute = functools.partial(
         _squared_norms, apply_fn, plan.cotangent, plan.group, batch_statistics, mesh, params, x, y, random, plan.count
     )
-    estimate, cost = _accumulate(compute, plan, len(x) // plan.group * plan.count, tolerance, chunk, mesh)
+    estimate, cost = _accumulate(compute, plan, shape.shape[0] // plan.group * plan.count, tolerance, chunk, mesh)
     value, stderr = (jnp.asarray(part, shape.dtype) for part in estimate)
     return TraceEstimate(value, stderr, cost + extra)
 
 
-def _leading_directions(apply_fn: ApplyFn, params: Any, x: jax.Array, shape: Any, key: Any, size: int) -> jax.Array:
+def _hashable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function by which `jit` can look up what it has compiled.
+
+    Objects that are compared by values that may change, as of a dataclass, are compiled for each call.
+    """
+    try:
+        hash(function)
+    except TypeError:
+        return lambda *arguments: function(*arguments)
+    return function
+
+
+def _leading_directions(apply_fn: ApplyFn, params: Any, x: Any, shape: Any, key: Any, size: int) -> jax.Array:
     """Returns orthonormal vectors (size, samples, outputs) that span products of the kernel with random vectors."""
     vectors = jax.random.normal(jax.random.fold_in(key, 0), (size, *shape.shape), shape.dtype)
     columns = [np.ravel(_product(apply_fn, params, x, vector)) for vector in vectors]
@@ -164,8 +195,8 @@ def _squared_norms(
     batch_statistics: bool,
     mesh: Mesh | None,
     params: Any,
-    x: jax.Array,
-    y: jax.Array | None,
+    x: Any,
+    y: Any,
     random: Any,
     count: jax.Array,
     indices: jax.Array,
@@ -173,11 +204,11 @@ def _squared_norms(
     """Returns ||J^T c||^2 for the cotangents c of these indices."""
 
     def of_group(outputs: jax.Array, y: Any, random: Any, count: Any, index: jax.Array) -> jax.Array:
-        labels = None if y is None else jax.lax.dynamic_slice_in_dim(y, index // count * group, group)
-        return cotangent(outputs, labels, random, index % count)
+        return cotangent(outputs, samples(y, index // count * group, group), random, index % count)
 
-    def coupled(params: Any, x: jax.Array, y: Any, random: Any, count: Any, indices: jax.Array) -> jax.Array:
-        outputs, pullback = jax.vjp(lambda p: apply_fn(p, x), params)
+    def coupled(params: Any, x: Any, y: Any, random: Any, count: Any, indices: jax.Array) -> jax.Array:
+        network, reals, x = over_reals(apply_fn, params, x)
+        outputs, pullback = jax.vjp(lambda p: network(p, x), reals)
 
         def one(index: jax.Array) -> jax.Array:
             start = index // count * group
@@ -186,15 +217,17 @@ def _squared_norms(
 
         return jax.vmap(one)(indices)
 
-    def independent(params: Any, x: jax.Array, y: Any, random: Any, count: Any, indices: jax.Array) -> jax.Array:
+    def independent(params: Any, x: Any, y: Any, random: Any, count: Any, indices: jax.Array) -> jax.Array:
+        network, reals, x = over_reals(apply_fn, params, x)
+
         def one(index: jax.Array) -> jax.Array:
-            own = jax.lax.dynamic_slice_in_dim(x, index // count * group, group)
-            outputs, pullback = jax.vjp(lambda p: apply_fn(p, own), params)
+            own = samples(x, index // count * group, group)
+            outputs, pullback = jax.vjp(lambda p: network(p, own), reals)
             return squared_norm(pullback(of_group(outputs, y, random, count, index)))
 
         return jax.vmap(one)(indices)
 
-    compute = coupled if batch_statistics or group == len(x) else independent
+    compute = coupled if batch_statistics or group == batch_length("x", x) else independent
     if mesh is not None:
         # without the types of its axes, by which jax.make_mesh would ask for inputs that are spread already
         mesh = Mesh(mesh.devices, mesh.axis_names)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from nasi_jax.ntk.gradients import cross_entropy
+from nasi_jax.ntk._network import batch_length, check_count
+from nasi_jax.ntk.gradients import Loss, cross_entropy
 
 TraceMethod = Literal[
     "exact", "neural-tangents", "hutchinson", "hadamard", "hutch++", "per-sample", "per-batch", "one-batch"
@@ -29,7 +30,7 @@ is affordable. ``"hutch++"`` (Meyer, Musco, Musco and Woodruff, 2021) spends hal
 eigenvectors and the other half on what these leave, and pays where a few of them hold most of the trace, as in networks
 without normalisation.
 
-Lower bounds from the gradients of the cross entropy, which need labels: ``"per-sample"``, ``"per-batch"`` and
+Lower bounds from the gradients of a loss, which need labels: ``"per-sample"``, ``"per-batch"`` and
 ``"one-batch"``, each below the one before.
 """
 
@@ -57,21 +58,25 @@ class Plan(NamedTuple):
     step: int = 0
 
 
-def make_plan(method: TraceMethod, shape: tuple[int, ...], y: Any, probes: int, batch_size: int | None) -> Plan:
+def make_plan(
+    method: TraceMethod, shape: tuple[int, ...], y: Any, probes: int, batch_size: int | None, loss: Loss = cross_entropy
+) -> Plan:
     """Lays out a method for a network's outputs.
 
     Args:
         method: one that is made of squared norms of vector-Jacobian products.
         shape: of the outputs, (samples, outputs).
-        y: integer labels, (samples,), for the lower bounds.
+        y: labels or targets, for the lower bounds.
         probes: number of random vectors; made whole blocks of for "hadamard".
         batch_size: for "per-batch".
+        loss: for the lower bounds.
 
     Returns:
         The plan.
 
     Raises:
         ValueError: labels or batch size do not fit the method and the samples.
+        TypeError: the batch size is no integer.
     """
     samples, outputs = shape
     if method == "exact":
@@ -84,13 +89,16 @@ def make_plan(method: TraceMethod, shape: tuple[int, ...], y: Any, probes: int, 
         return Plan(_hadamard, samples, probes, functools.partial(_block_mean, block), block)
     if method == "hutch++":
         return Plan(_projected, samples, probes, functools.partial(_sum_and_mean, sketch_size(probes, shape)))
-    if y is None or jnp.shape(y) != (samples,) or not jnp.issubdtype(jnp.asarray(y).dtype, jnp.integer):
-        got = "None" if y is None else f"{jnp.asarray(y).dtype} of shape {jnp.shape(y)}"
-        raise ValueError(f"y: expected integer labels of shape ({samples},) with method={method!r}, got {got}")
-    if method == "per-batch" and (batch_size is None or batch_size < 1 or samples % batch_size):
+    got = "None" if y is None else f"{batch_length('y', y)} samples"
+    if got != f"{samples} samples":
+        what = "integer labels of shape" if loss is cross_entropy else "arrays that begin with the shape"
+        raise ValueError(f"y: expected {what} ({samples},) with method={method!r}, got {got}")
+    if batch_size is not None:
+        batch_size = check_count("batch_size", batch_size)
+    if method == "per-batch" and (batch_size is None or samples % batch_size):
         raise ValueError(f"batch_size: expected a divisor of the {samples} samples, got {batch_size}")
     group = {"per-sample": 1, "per-batch": batch_size, "one-batch": samples}[method]
-    return Plan(_loss, group or samples, 1, lambda squares: (float(np.sum(squares)), math.nan))
+    return Plan(_LossGradient(loss), group or samples, 1, lambda squares: (float(np.sum(squares)), math.nan))
 
 
 def sketch_size(probes: int, shape: tuple[int, ...]) -> int:
@@ -102,9 +110,15 @@ def _basis(outputs: jax.Array, labels: Any, random: Any, index: jax.Array) -> ja
     return jax.nn.one_hot(index, outputs.shape[1], dtype=outputs.dtype)[None]
 
 
-def _loss(outputs: jax.Array, labels: Any, random: Any, index: jax.Array) -> jax.Array:
-    gradient = jax.grad(lambda f: jnp.sum(cross_entropy(f, labels)))(outputs)
-    return gradient / math.sqrt(_LIPSCHITZ_SQUARED * len(outputs))
+class _LossGradient(NamedTuple):
+    """The cotangent of the mean loss of a group; equal for one loss, so that programs are compiled once for it."""
+
+    loss: Loss
+
+    def __call__(self, outputs: jax.Array, labels: Any, random: Any, index: jax.Array) -> jax.Array:
+        gradient = jax.grad(lambda f: jnp.sum(self.loss(f, labels)))(outputs)
+        squared = _LIPSCHITZ_SQUARED if self.loss is cross_entropy else 1.0
+        return gradient / math.sqrt(squared * len(outputs))
 
 
 def _rademacher(outputs: jax.Array, labels: Any, key: Any, index: jax.Array) -> jax.Array:

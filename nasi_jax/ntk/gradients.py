@@ -2,33 +2,82 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-ApplyFn = Callable[[Any, jax.Array], jax.Array]
-"""A network: `apply_fn(params, x)` returns outputs (batch, classes)."""
+from nasi_jax.ntk._network import ApplyFn, over_reals, real_parts
 
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
-"""Per-sample loss: `loss(outputs, labels)` maps (batch, classes) and (batch,) to (batch,)."""
+Loss = Callable[[jax.Array, Any], jax.Array]
+"""Loss of each sample: `loss(outputs, y)` maps outputs (batch, outputs) and labels or targets to (batch,). The latter
+are any pytree of arrays whose leading axis is the batch."""
 
-cross_entropy: Loss = optax.softmax_cross_entropy_with_integer_labels
+
+def cross_entropy(outputs: jax.Array, y: jax.Array) -> jax.Array:
+    """Computes the cross entropy of each sample.
+
+    Args:
+        outputs: logits, (batch, classes).
+        y: integer labels from 0 to classes - 1, (batch,).
+
+    Returns:
+        The losses, (batch,). Loss and gradient of a label that is none of the classes are NaN where the labels are
+        traced, as under `jit`, and cannot be looked at.
+
+    Raises:
+        ValueError: the labels are no integers, of another shape, or none of the classes.
+    """
+    if not hasattr(y, "dtype") or not jnp.issubdtype(y.dtype, jnp.integer) or y.shape != outputs.shape[:-1]:
+        got = f"{y.dtype} of shape {y.shape}" if hasattr(y, "dtype") else type(y).__name__
+        raise ValueError(f"y: expected integer labels of shape {outputs.shape[:-1]}, got {got}")
+    classes = outputs.shape[-1]
+    with contextlib.suppress(jax.errors.TracerArrayConversionError):
+        labels = np.asarray(y)
+        unknown = labels[(labels < 0) | (labels >= classes)]
+        if unknown.size:
+            raise ValueError(f"y: expected labels from 0 to {classes - 1}, got {unknown[0]}")
+    known = (y >= 0) & (y < classes)
+    losses = optax.softmax_cross_entropy_with_integer_labels(outputs, y)
+    # a factor, because the gradient has to be NaN as well
+    return losses * jnp.where(known, 1.0, jnp.nan).astype(losses.dtype)
+
+
+def losses_of(loss: Loss, outputs: jax.Array, y: Any) -> jax.Array:
+    """Applies a loss and checks that what it returns is one number for each sample.
+
+    Args:
+        loss: per-sample loss.
+        outputs: of a network, (batch, outputs).
+        y: labels or targets, a pytree of arrays (batch, ...).
+
+    Returns:
+        The losses, (batch,).
+
+    Raises:
+        ValueError: the loss is of another shape.
+    """
+    losses = loss(outputs, y)
+    if jnp.shape(losses) != outputs.shape[:1]:
+        raise ValueError(f"loss: expected one number for each sample, {outputs.shape[:1]}, got {jnp.shape(losses)}")
+    return losses
 
 
 def squared_norm(tree: Any) -> jax.Array:
-    """Returns the sum of the squares of all leaves."""
+    """Returns the sum of the squared absolute values of all leaves, in single precision or better."""
     squares: dict[Any, jax.Array] = {}
-    for leaf in jax.tree.leaves(tree):
+    for leaf in map(real_parts, jax.tree.leaves(tree)):
         kind = leaf.shape, leaf.dtype
         squares[kind] = squares[kind] + leaf * leaf if kind in squares else leaf * leaf
     # a sum for each shape and not for each leaf: a program of hundreds of sums takes long to compile
     return sum((jnp.sum(total) for total in squares.values()), jnp.zeros(()))
 
 
-def one_batch(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array, loss: Loss = cross_entropy) -> jax.Array:
+def one_batch(apply_fn: ApplyFn, params: Any, x: Any, y: Any, loss: Loss = cross_entropy) -> jax.Array:
     r"""Squared norm of the gradient of the mean loss of one batch, the cheapest bound of the NTK trace.
 
     .. math:: \tilde{T} = \Big\| \frac{1}{b} \sum_{x \in X} \nabla_\theta L_x \Big\|_2^2
@@ -40,20 +89,25 @@ def one_batch(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array, loss: 
     Args:
         apply_fn: the network.
         params: pytree of parameters.
-        x: inputs, (batch, ...).
-        y: integer labels, (batch,).
+        x: inputs, a pytree of arrays (batch, ...).
+        y: integer labels (batch,), or what the loss takes.
         loss: per-sample loss.
 
     Returns:
         A scalar.
 
+    Raises:
+        ValueError: labels are none of the classes, or the loss is not one number for each sample.
+        TypeError: a leaf of `params` is no array, or none is floating.
+
     References:
         NASI, equation 12.
     """
-    return squared_norm(jax.grad(lambda p: jnp.mean(loss(apply_fn(p, x), y)))(params))
+    network, reals, x, y = over_reals(apply_fn, params, x, y)
+    return squared_norm(jax.grad(lambda p: jnp.mean(losses_of(loss, network(p, x), y)))(reals))
 
 
-def per_sample(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array, loss: Loss = cross_entropy) -> jax.Array:
+def per_sample(apply_fn: ApplyFn, params: Any, x: Any, y: Any, loss: Loss = cross_entropy) -> jax.Array:
     r"""Sum over a batch of the squared norms of the gradients of each sample's loss.
 
     .. math:: \sum_{x \in X} \| \nabla_\theta L_x \|_2^2
@@ -65,16 +119,21 @@ def per_sample(apply_fn: ApplyFn, params: Any, x: jax.Array, y: jax.Array, loss:
     Args:
         apply_fn: the network.
         params: pytree of parameters.
-        x: inputs, (batch, ...).
-        y: integer labels, (batch,).
+        x: inputs, a pytree of arrays (batch, ...).
+        y: integer labels (batch,), or what the loss takes.
         loss: per-sample loss.
 
     Returns:
         A scalar.
 
+    Raises:
+        ValueError: labels are none of the classes, or the loss is not one number for each sample.
+        TypeError: a leaf of `params` is no array, or none is floating.
+
     References:
         NASI, equation 11, first line.
     """
-    losses, pullback = jax.vjp(lambda p: loss(apply_fn(p, x), y), params)
+    network, reals, x, y = over_reals(apply_fn, params, x, y)
+    losses, pullback = jax.vjp(lambda p: losses_of(loss, network(p, x), y), reals)
     (gradients,) = jax.vmap(pullback)(jnp.eye(len(losses), dtype=losses.dtype))
     return squared_norm(gradients)

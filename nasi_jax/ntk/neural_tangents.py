@@ -3,7 +3,7 @@
 neural-tangents 0.6.5 takes names from JAX that have moved or gone since. They are lent to it while it is imported and
 taken back right after, so that nothing stays patched on the public JAX namespace. Its `experimental` package, which
 imports TensorFlow, is left out. Structured derivatives also rest on JAX's old machinery for linear programs, for which
-two functions of its module `empirical` are replaced by others on `jax.linearize` and `jax.linear_transpose`.
+functions of its module `empirical` are replaced by others on `jax.linearize` and `jax.linear_transpose`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,15 @@ KNOWN_VERSIONS = ("0.6.5",)
 _MISSING = object()
 
 
+def installed() -> bool:
+    """Whether there is an installation of neural-tangents, of whatever version."""
+    try:
+        importlib.metadata.version("neural-tangents")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 @functools.cache
 def load() -> ModuleType:
     """Imports neural-tangents; further calls return the same module.
@@ -43,7 +52,8 @@ def load() -> ModuleType:
         version = importlib.metadata.version("neural-tangents")
     except importlib.metadata.PackageNotFoundError as error:
         raise ImportError(
-            "neural-tangents: expected an installation, there is none; pip install neural-tangents"
+            "neural-tangents: expected an installation, there is none; "
+            "pip install --no-deps neural-tangents frozendict, without the TensorFlow that nothing here imports"
         ) from error
     if version not in KNOWN_VERSIONS:
         raise ImportError(f"neural-tangents: expected version {' or '.join(KNOWN_VERSIONS)}, got {version}")
@@ -110,6 +120,7 @@ def _mend(empirical: ModuleType) -> None:
         "core": SimpleNamespace(ShapedArray=jax.core.ShapedArray, Var=jax.extend.core.Var, DShapedArray=None),
         "_get_primals_out_and_pullback": functools.partial(_primals_out_and_pullback, empirical),
         "_eqn_vjp_fn": _equation_vjp,
+        "_eqn_jvp_fn": functools.partial(_equation_jvp, empirical._eqn_jvp_fn),
     }
     for name, value in names.items():
         setattr(empirical, name, value)
@@ -149,7 +160,7 @@ def _primals_out_and_pullback(
 
 
 def _evaluate(closed: jax.extend.core.ClosedJaxpr, *values: Any) -> list[Any]:
-    """Evaluates equations, with splits made slices: those of several results have no rules in neural-tangents."""
+    """Evaluates equations, with splits made slices and checkpoints opened, for which neural-tangents has no rules."""
     known = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     known.update(zip(closed.jaxpr.invars, values, strict=True))
     for equation in closed.jaxpr.eqns:
@@ -165,11 +176,36 @@ def _tangent_equations(closed: jax.extend.core.ClosedJaxpr) -> tuple[Any, list[A
     for equation in jaxpr.eqns:
         if tangents.isdisjoint(v for v in equation.invars if not isinstance(v, jax.extend.core.Literal)):
             known.update(zip(equation.outvars, _results(equation, known), strict=True))
+            continue
+        tangents.update(equation.outvars)
+        if equation.primitive.multiple_results:
+            equations += [_of_one_result(equation, i) for i in range(len(equation.outvars))]
         else:
-            tangents.update(equation.outvars)
             equations.append(equation)
     kept = SimpleNamespace(constvars=list(known), invars=jaxpr.invars, outvars=jaxpr.outvars, eqns=equations)
     return kept, list(known.values())
+
+
+class _Result:
+    """One result of a primitive that has several, such as `cond` and the derivatives of `jax.custom_vjp`."""
+
+    def __init__(self, primitive: Any, index: int) -> None:
+        self.primitive, self.index = primitive, index
+
+    def __repr__(self) -> str:
+        return f"{self.primitive}[{self.index}]"
+
+    def bind(self, *values: Any, **params: Any) -> Any:
+        return self.primitive.bind(*values, **params)[self.index]
+
+
+def _of_one_result(equation: Any, index: int) -> Any:
+    return SimpleNamespace(
+        primitive=_Result(equation.primitive, index),
+        invars=equation.invars,
+        outvars=[equation.outvars[index]],
+        params=equation.params,
+    )
 
 
 def _results(equation: Any, known: dict[Any, Any]) -> list[Any]:
@@ -178,6 +214,8 @@ def _results(equation: Any, known: dict[Any, Any]) -> list[Any]:
         ends = list(itertools.accumulate(equation.params["sizes"], initial=0))
         axis = equation.params["axis"]
         return [jax.lax.slice_in_dim(values[0], *ends[i : i + 2], axis=axis) for i in range(len(ends) - 1)]
+    if equation.primitive.name == "checkpoint":
+        return _evaluate(jax.extend.core.ClosedJaxpr(equation.params["jaxpr"], ()), *values)
     results = equation.primitive.bind(*values, **equation.params)
     return list(results) if equation.primitive.multiple_results else [results]
 
@@ -207,3 +245,13 @@ def _equation_vjp(equation: Any, cotangent: Any, *values: Any) -> list[Any]:
     for i, found in zip(linear, jax.linear_transpose(apply, *shapes)(cotangent), strict=True):
         cotangents[i] = found
     return cotangents
+
+
+def _equation_jvp(theirs: Callable[..., Any], equation: Any, index: int, tangent: Any, *values: Any) -> Any:
+    """Stands in for neural-tangents' `_eqn_jvp_fn`, which has none for equations of one result of several."""
+    if equation is None or not isinstance(equation.primitive, _Result):
+        return theirs(equation, index, tangent, *values)
+    aval = equation.outvars[0].aval
+    cotangent = jnp.zeros(aval.shape, aval.dtype)
+    _, transposed = jax.vjp(lambda c: _equation_vjp(equation, c, *values)[index], cotangent)
+    return transposed(tangent)[0]

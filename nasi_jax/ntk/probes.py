@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 
-from nasi_jax.ntk.gradients import ApplyFn, squared_norm
+from nasi_jax.ntk._network import ApplyFn, over_reals
+from nasi_jax.ntk.gradients import squared_norm
 
 
-def vector_product(apply_fn: ApplyFn, params: Any, x: jax.Array, vector: jax.Array) -> jax.Array:
+def vector_product(apply_fn: ApplyFn, params: Any, x: Any, vector: jax.Array) -> jax.Array:
     r"""Multiplies the empirical NTK with a vector, without forming it.
 
     .. math:: \Theta v = J J^\top v
@@ -20,14 +22,46 @@ def vector_product(apply_fn: ApplyFn, params: Any, x: jax.Array, vector: jax.Arr
     Args:
         apply_fn: the network; its outputs may depend on each other through the batch.
         params: pytree of parameters.
-        x: inputs, (batch, ...).
-        vector: of the shape and type of the outputs, (batch, outputs).
+        x: inputs, a pytree of arrays (batch, ...).
+        vector: of the shape of the outputs, (batch, outputs).
 
     Returns:
-        The product, of the same shape.
+        The product, of the same shape, in float32 or better.
     """
-    _, pullback = jax.vjp(lambda p: apply_fn(p, x), params)
-    return jax.jvp(lambda p: apply_fn(p, x), (params,), pullback(vector))[1]
+    network, reals, x = over_reals(apply_fn, params, x)
+    outputs, pullback = jax.vjp(lambda p: network(p, x), reals)
+    return pushforward(network, reals, x, *pullback(jnp.asarray(vector, outputs.dtype)))
+
+
+def pushforward(network: ApplyFn, reals: list[jax.Array], x: Any, tangents: list[jax.Array]) -> jax.Array:
+    """Multiplies the Jacobian of a network with a direction in its parameters.
+
+    Args:
+        network: a network over real parameters, see `over_reals`.
+        reals: its parameters.
+        x: inputs, a pytree of arrays (batch, ...).
+        tangents: a list like the parameters.
+
+    Returns:
+        The derivative of the outputs, (batch, outputs).
+    """
+    forward = jax.make_jaxpr(lambda t: jax.jvp(lambda p: network(p, x), (reals,), (t,))[1])(tangents)
+    if not _has_backward_pass_of_its_own(forward.jaxpr):
+        return jax.extend.core.jaxpr_as_fun(forward)(*tangents)[0]
+    outputs, pullback = jax.vjp(lambda p: network(p, x), reals)
+    return jax.vjp(lambda v: pullback(v)[0], jnp.zeros_like(outputs))[1](tangents)[0]
+
+
+def _has_backward_pass_of_its_own(jaxpr: Any) -> bool:
+    """Whether there is a function of `jax.custom_vjp` in a derivative, which then can be transposed, not evaluated."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "custom_lin":
+            return True
+        for part in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda part: hasattr(part, "eqns")):
+            inner = getattr(part, "jaxpr", part)
+            if hasattr(inner, "eqns") and _has_backward_pass_of_its_own(inner):
+                return True
+    return False
 
 
 class ParticipationRatio(NamedTuple):
@@ -42,7 +76,7 @@ class ParticipationRatio(NamedTuple):
     trace: jax.Array
 
 
-def participation_ratio(apply_fn: ApplyFn, params: Any, x: jax.Array, key: jax.Array) -> ParticipationRatio:
+def participation_ratio(apply_fn: ApplyFn, params: Any, x: Any, key: jax.Array) -> ParticipationRatio:
     r"""Estimates how many eigendirections of the empirical NTK take part, with one Rademacher probe v.
 
     .. math:: \frac{(\mathrm{tr}\,\Theta)^2}{\|\Theta\|_F^2} \approx \frac{(v^\top \Theta v)^2}{\|\Theta v\|_2^2}
@@ -54,15 +88,16 @@ def participation_ratio(apply_fn: ApplyFn, params: Any, x: jax.Array, key: jax.A
     Args:
         apply_fn: the network; its outputs may depend on each other through the batch.
         params: pytree of parameters.
-        x: inputs, (batch, ...).
+        x: inputs, a pytree of arrays (batch, ...).
         key: typed random key of the probe.
 
     Returns:
         The ratio, NaN where the network's outputs do not depend on its parameters, and the trace.
     """
-    outputs, pullback = jax.vjp(lambda p: apply_fn(p, x), params)
+    network, reals, x = over_reals(apply_fn, params, x)
+    outputs, pullback = jax.vjp(lambda p: network(p, x), reals)
     probe = jax.random.rademacher(key, outputs.shape, outputs.dtype)
     (gradient,) = pullback(probe)
-    _, product = jax.jvp(lambda p: apply_fn(p, x), (params,), (gradient,))
+    product = pushforward(network, reals, x, gradient)
     trace = squared_norm(gradient)
     return ParticipationRatio(trace**2 / jnp.sum(product**2), trace)

@@ -4,7 +4,7 @@ import ntk_cases
 import numpy as np
 import pytest
 
-from nasi_jax import ntk
+from nasi_jax import ntk, proxies
 
 
 @pytest.fixture(params=["dense", "batch-normalised"])
@@ -37,6 +37,24 @@ def test_constant_network_has_trace_zero(x64):
     constant = lambda p, x: 0 * (x @ p["w"])  # noqa: E731
     assert ntk.one_batch(constant, params, x, y) == 0
     assert ntk.per_sample(constant, params, x, y) == 0
+
+
+@pytest.mark.parametrize("bad", [3, 7, -1, -3])
+def test_labels_that_are_none_of_the_classes_are_refused_or_not_a_number(bad, case):
+    f, params, x, y = case
+    y = y.at[2].set(bad)
+    functions = [ntk.one_batch, ntk.per_sample, proxies.grad_norm, proxies.snip, proxies.grasp, proxies.zico]
+    functions.append(lambda f, p, x, y: proxies.fisher(lambda s, x: s * f(p, x), jnp.ones((6, 3)), x, y))
+    for function in functions:
+        for labels in (y, np.asarray(y)):
+            with pytest.raises(ValueError, match=rf"y: expected labels from 0 to 2, got {bad}"):
+                function(f, params, x, labels)
+        assert np.isnan(jax.jit(lambda y, of=function: of(f, params, x, y))(y))
+    with pytest.raises(ValueError, match="y: expected labels from 0 to 2"):
+        jax.jit(lambda p: ntk.one_batch(f, p, x, y))(params)
+    for method in ("per-sample", "per-batch", "one-batch"):
+        with pytest.raises(ValueError, match="y: expected labels from 0 to 2"):
+            ntk.trace(f, params, x, y, method=method, batch_size=2)
 
 
 def test_not_a_number_stays_one(case):

@@ -1,4 +1,5 @@
 import functools
+import importlib.metadata
 import subprocess
 import sys
 from typing import get_args
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from nasi_jax import ntk
+from nasi_jax.ntk import _kernel, _trace, neural_tangents
 
 
 @pytest.mark.parametrize("name", ntk_cases.NAMES)
@@ -42,6 +44,39 @@ def test_claiming_independent_samples_is_wrong_with_batch_statistics(name, x64):
     assert np.abs(claimed - right).max() > 0.05 * np.abs(right).max()
 
 
+@pytest.mark.parametrize(("name", "batch_statistics"), [("dense", True), ("dense", False), ("batch-normalised", True)])
+def test_without_neural_tangents_kernels_are_the_same(name, batch_statistics, x64, monkeypatch):
+    f, params, x1, _ = ntk_cases.make(name, batch=4)
+    x2 = ntk_cases.make(name, batch=3, seed=1).x
+    j1, j2 = ntk_cases.jacobian(f, params, x1), ntk_cases.jacobian(f, params, x2)
+    monkeypatch.setattr(_kernel, "installed", lambda: False)
+    monkeypatch.setattr(_kernel, "load", None)
+    own = functools.partial(ntk.kernel, f, batch_statistics=batch_statistics)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10)
+    close(own(params, x1, x2, form="full"), np.einsum("ikp,jlp->ijkl", j1, j2))
+    traced = np.einsum("ikp,jkp->ij", j1, j1)
+    close(jax.jit(own)(params, x1), traced)
+    close(own(params, x1, x2), np.einsum("ikp,jkp->ij", j1, j2))
+    close(own(params, x1, form="diagonal"), np.diag(traced))
+    close(own(params, x1, x2, form="summed"), np.einsum("ikp,jlp->ij", j1, j2))
+
+
+def test_without_neural_tangents_its_own_ways_say_how_to_install_it(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    case = ntk_cases.make("dense")[:3]
+    monkeypatch.setattr(neural_tangents.importlib.metadata, "version", missing)
+    monkeypatch.setattr(_kernel, "load", neural_tangents.load.__wrapped__)
+    monkeypatch.setattr(_trace, "load", neural_tangents.load.__wrapped__)
+    for implementation in ("ntk-vector-products", "structured-derivatives"):
+        with pytest.raises(ImportError, match="pip install --no-deps neural-tangents"):
+            ntk.kernel(*case, implementation=implementation)
+    with pytest.raises(ImportError, match="pip install --no-deps neural-tangents"):
+        ntk.trace(*case, method="neural-tangents")
+    assert ntk.kernel(*case).shape == (6, 6)
+
+
 @pytest.mark.parametrize("name", ntk_cases.NAMES)
 def test_float32_agrees_to_single_precision(name, x64):
     f, params, x, _ = ntk_cases.make(name)
@@ -64,7 +99,7 @@ def test_float32_agrees_to_single_precision(name, x64):
             "floating",
         ),
         (lambda p, x: x, {}, jnp.ones((4, 3)), ValueError, "params: expected at least one"),
-        (lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((0, 3)), ValueError, "x: expected a batch"),
+        (lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((0, 3)), ValueError, "x: expected arrays"),
         (lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((4, 4)), ValueError, r"x: apply_fn fails .* shape \(4, 4\)"),
         (lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((2, 4, 3)), ValueError, r"\(2, outputs\), got \(2, 4, 2\)"),
     ],
@@ -112,8 +147,6 @@ def test_an_import_by_other_code_is_reported():
 
 
 def test_an_unknown_version_is_reported(monkeypatch):
-    from nasi_jax.ntk import neural_tangents
-
     monkeypatch.setattr(neural_tangents.importlib.metadata, "version", lambda _: "0.7.0")
     with pytest.raises(ImportError, match=r"expected version 0\.6\.5, got 0\.7\.0"):
         neural_tangents.load.__wrapped__()

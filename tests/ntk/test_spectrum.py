@@ -37,6 +37,25 @@ def test_in_closed_form(x64):
     assert single.condition_number > 1e9
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64])
+def test_a_sample_that_is_there_twice_makes_the_kernel_singular(dtype, x64):
+    f, params, x, _ = ntk_cases.make("dense")
+    params, twice = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, x.at[3].set(x[1])))
+    for form in ("traced", "summed", "full"):
+        assert ntk.spectrum(ntk.kernel(f, params, twice, form=form)).condition_number == np.inf
+    different = ntk.spectrum(ntk.kernel(f, params, x.astype(dtype))).condition_number
+    assert different < 100 * np.linalg.cond(ntk.kernel(f, *ntk_cases.make("dense")[1:3]))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.int32])
+def test_of_kernels_in_half_precision_and_of_integers(dtype, x64):
+    kernel = jnp.array([[4, 2, 0], [2, 8, 1], [0, 1, 2]], dtype)
+    got, values = ntk.spectrum(kernel), np.linalg.eigvalsh(np.asarray(kernel, float))[::-1]
+    assert {leaf.dtype for leaf in got} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(got.eigenvalues, values, rtol=1e-6)
+    np.testing.assert_allclose(got.condition_number, values[0] / values[-1], rtol=1e-6)
+
+
 def test_singular_zero_and_bad_kernels():
     assert ntk.spectrum(jnp.diag(jnp.array([1.0, 0.0]))).condition_number == np.inf
     zero = ntk.spectrum(jnp.zeros((3, 3)))

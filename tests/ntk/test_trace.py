@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 
 import jax
@@ -112,6 +113,8 @@ def test_the_number_of_devices_does_not_change_the_result(method, batch_statisti
     case = ntk_cases.make("dense")
     options = {"method": method, "key": jax.random.key(3), "probes": 40, "chunk": 3, "tolerance": 0.2}
     options["batch_statistics"] = batch_statistics
+    if method not in {"hutchinson", "hadamard"}:
+        del options["tolerance"]
     alone = ntk.trace(*case, **options)
     for devices in (1, 2, 8):
         mesh = Mesh(np.array(jax.devices()[:devices]), "devices")
@@ -162,7 +165,7 @@ def test_memory_is_bounded_by_the_chunk_and_not_by_the_outputs():
     def temporary(outputs, chunk):
         params = {"first": jnp.ones((50, 400)), "second": jnp.ones((400, outputs))}
         x = jnp.ones((32, 50))
-        module = importlib.import_module("nasi_jax.ntk.trace")
+        module = importlib.import_module("nasi_jax.ntk._trace")
         plan = importlib.import_module("nasi_jax.ntk.cotangents").make_plan("exact", (32, outputs), None, 1, None)
         indices = jnp.arange(chunk)
         lowered = module._squared_norms.lower(network, *plan[:2], True, None, params, x, None, None, outputs, indices)
@@ -188,6 +191,9 @@ def test_memory_is_bounded_by_the_chunk_and_not_by_the_outputs():
         ({"probes": 0}, "probes: expected"),
         ({"chunk": 0}, "chunk: expected"),
         ({"tolerance": -0.1}, "tolerance: expected"),
+        ({"tolerance": 0.1}, "tolerance: expected None with method='exact'"),
+        ({"tolerance": 0.1, "method": "one-batch"}, "tolerance: expected None with method='one-batch'"),
+        ({"tolerance": 0.1, "method": "hutch++", "key": jax.random.key(0)}, "tolerance: expected None"),
     ],
 )
 def test_bad_options_are_refused(options, message):
@@ -195,10 +201,53 @@ def test_bad_options_are_refused(options, message):
         ntk.trace(*ntk_cases.make("dense"), **options)
 
 
+@pytest.mark.parametrize("name", ["probes", "chunk", "batch_size"])
+def test_numbers_of_things_are_integers(name):
+    case = ntk_cases.make("dense")
+    options = {"method": "per-batch", "batch_size": 2, name: 2.0}
+    with pytest.raises(TypeError, match=rf"{name}: expected a positive integer, got 2\.0"):
+        ntk.trace(*case, **options)
+    ntk.trace(*case, **(options | {name: np.int64(2)}))
+
+
+def test_a_dataclass_is_a_network_and_a_loss_and_may_change():
+    @dataclasses.dataclass
+    class Scaled:
+        scale: float
+
+        def __call__(self, params, x):
+            return self.scale * (x @ params)
+
+    network, x = Scaled(2.0), jnp.ones((4, 3))
+    for scale in (2.0, 3.0):
+        network.scale = scale
+        assert ntk.trace(network, jnp.ones((3, 2)), x).value == scale**2 * 3 * 8
+        options = {"method": "one-batch", "loss": lambda o, y: network(jnp.ones((2, 1)), o)[:, 0]}
+        got = ntk.trace(lambda p, x: x @ p, jnp.ones((3, 2)), x, x, **options)
+        np.testing.assert_allclose(got.value, scale**2 * 6 * 4, rtol=1e-6)
+
+
+def test_inside_of_transformations_it_says_what_to_use(x64):
+    f, params, x, _ = ntk_cases.make("dense")
+    value = lambda p: ntk.trace(f, p, x).value  # noqa: E731
+    stacked = jax.tree.map(lambda leaf: leaf[None], params)
+    for transformed in (jax.jit(value), jax.grad(value), lambda p: jax.vmap(value)(stacked)):
+        with pytest.raises(TypeError, match=r"params: expected arrays, got traced ones; .* ntk\.kernel"):
+            transformed(params)
+    with pytest.raises(TypeError, match="x: expected arrays, got traced ones"):
+        jax.jit(lambda x: ntk.largest_eigenvalue(f, params, x, key=jax.random.key(0)))(x)
+    diagonal = lambda p: jnp.sum(ntk.kernel(f, p, x, form="diagonal"))  # noqa: E731
+    np.testing.assert_allclose(jax.jit(jax.vmap(diagonal))(stacked), value(params), rtol=1e-10)
+    direction = jax.tree.map(jnp.ones_like, params)
+    slope = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(jax.grad(diagonal)(params)))
+    ahead, behind = (value(jax.tree.map(lambda p, d, h=h: p + h * d, params, direction)) for h in (1e-5, -1e-5))
+    np.testing.assert_allclose(slope, (ahead - behind) / 2e-5, rtol=1e-6)
+
+
 def test_lower_bounds_ask_for_labels():
     f, params, x, y = ntk_cases.make("dense")
-    for labels in (None, y[:3], y.astype(float)):
-        with pytest.raises(ValueError, match=r"y: expected integer labels of shape \(6,\) with method='one-batch'"):
+    for labels in (None, y[:3], y[:, None], y.astype(float)):
+        with pytest.raises(ValueError, match=r"y: expected integer labels of shape \(6,\)"):
             ntk.trace(f, params, x, labels, method="one-batch")
 
 

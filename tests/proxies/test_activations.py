@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import ntk_cases
 import numpy as np
+import pytest
 
 from nasi_jax import proxies
 
@@ -22,11 +23,26 @@ def test_inputs_that_cannot_be_told_apart_give_minus_infinity():
     assert proxies.naswot([(jnp.ones((3, 4)), jnp.array(1.0))]) == -np.inf
 
 
+def test_a_unit_that_is_not_a_number_is_not_hidden():
+    values = jnp.eye(3).at[1, 2].set(jnp.nan)
+    assert np.isnan(proxies.naswot([(values, jnp.array(1.0)), (jnp.eye(3), jnp.array(1.0))]))
+    assert np.isfinite(proxies.naswot([(jnp.eye(3).at[1, 2].set(jnp.inf), jnp.array(1.0))]))
+
+
 def test_jacob_cov_by_numpy(x64):
     f, params, x, _ = ntk_cases.make("batch-statistics")
     gradients = np.asarray(jax.jacrev(lambda x: jnp.sum(f(params, x)))(x)).reshape(6, -1)
     values = np.linalg.eigvalsh(np.corrcoef(gradients)) + 1e-5
     np.testing.assert_allclose(proxies.jacob_cov(f, params, x), -np.sum(np.log(values) + 1 / values), rtol=1e-8)
+
+
+def test_jacob_cov_of_inputs_that_are_trees(x64):
+    f, params, x, _ = ntk_cases.make("dense")
+    split = {"left": x[:, :2], "right": x[:, 2:], "ids": jnp.arange(6)}
+    joined = lambda p, x: f(p, jnp.concatenate([x["left"], x["right"]], axis=1)) + x["ids"][:, None]  # noqa: E731
+    np.testing.assert_allclose(proxies.jacob_cov(joined, params, split), proxies.jacob_cov(f, params, x), rtol=1e-10)
+    with pytest.raises(TypeError, match=r"x: expected at least one floating array, .* got bool, int64"):
+        proxies.jacob_cov(*ntk_cases.tokens()[:3])
 
 
 def test_jacob_cov_is_largest_for_uncorrelated_gradients(x64):

@@ -77,6 +77,61 @@ def test_layers_out_of_use_add_nothing_to_zico(x64):
     assert proxies.grad_norm(f, more, x, y) == proxies.grad_norm(f, params, x, y)
 
 
+def test_a_loss_and_inputs_of_another_kind(x64):
+    f, params, x, y = ntk_cases.tokens()
+    halves = [jax.tree.map(lambda leaf, i=i: leaf[3 * i : 3 * i + 3], (x, y)) for i in range(2)]
+    of = lambda x, y: jax.grad(lambda p: jnp.mean(ntk_cases.squared_error(f(p, x), y)))(params)  # noqa: E731
+    gradients = layers(of(x, y))
+    options = {"loss": ntk_cases.squared_error}
+    expected = sum(np.linalg.norm(g) for g in gradients)
+    np.testing.assert_allclose(proxies.grad_norm(f, params, x, y, **options), expected, rtol=1e-10)
+    expected = sum(np.abs(p * g).sum() for p, g in zip(layers(params), gradients, strict=True))
+    np.testing.assert_allclose(proxies.snip(f, params, x, y, **options), expected, rtol=1e-10)
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    hessian = jax.hessian(lambda v: jnp.mean(ntk_cases.squared_error(f(unravel(v), x), y)))(flat)
+    gradient = np.concatenate([g.ravel() for g in gradients])
+    expected = -np.asarray(flat) @ np.asarray(hessian) @ gradient
+    np.testing.assert_allclose(proxies.grasp(f, params, x, y, **options), expected, rtol=1e-9)
+    expected = 0
+    for pair in zip(*(layers(of(*half)) for half in halves), strict=True):
+        sizes = np.abs(np.stack(pair))
+        varying = sizes.std(axis=0) > 0
+        expected += np.log(np.sum(sizes.mean(axis=0)[varying] / sizes.std(axis=0)[varying]))
+    np.testing.assert_allclose(proxies.zico(f, params, x, y, **options), expected, rtol=1e-8)
+    slopes = jax.grad(lambda o: jnp.mean(ntk_cases.squared_error(o, y)))(f(params, x))
+    expected = np.sum(np.asarray(f(params, x) * slopes) ** 2) / 12
+    scaled = lambda s, x: s * f(params, x)  # noqa: E731
+    np.testing.assert_allclose(proxies.fisher(scaled, jnp.ones((6, 3)), x, y, **options), expected, rtol=1e-10)
+
+
+def test_flow_through_a_network_with_a_mask(x64):
+    """Floating inputs become ones, and others stay what they are in the first sample."""
+    x = {"values": -5 * jnp.ones((2, 3)), "mask": jnp.array([[True, False, True], [True, True, True]])}
+    network = lambda p, x: jnp.where(x["mask"], x["values"], 0) @ p  # noqa: E731
+    weights = jnp.array([[1.0, -2], [3, 4], [5, 6]])
+    np.testing.assert_allclose(proxies.synflow(network, weights, x), np.log(1 + 2 + 5 + 6), rtol=1e-12)
+    with pytest.raises(TypeError, match=r"x: expected at least one floating array, .* got bool, int32"):
+        proxies.synflow(*ntk_cases.tokens()[:2], {"ids": jnp.ones((2, 3), jnp.int32), "mask": x["mask"]})
+
+
+def test_a_gradient_that_is_not_a_number_is_not_hidden(case):
+    f, params, x, y = case
+    for bad in (jnp.nan, jnp.inf):
+        x = x.at[(1,) + (0,) * (x.ndim - 1)].set(bad)
+        for score in (proxies.zico, proxies.grad_norm, proxies.snip, proxies.grasp):
+            assert np.isnan(score(f, params, x, y))
+    params = params | {"second": jnp.full_like(params["second"], jnp.nan)} if "second" in params else params
+    if "second" in params:
+        assert np.isnan(proxies.synflow(f, params, x))
+
+
+def test_numbers_of_parts_are_integers():
+    with pytest.raises(TypeError, match=r"batches: expected a positive integer, got 2\.0"):
+        proxies.zico(*ntk_cases.make("dense"), batches=2.0)
+    with pytest.raises(ValueError, match="batches: expected a positive integer, got 0"):
+        proxies.zico(*ntk_cases.make("dense"), batches=0)
+
+
 def test_fisher_from_activations_and_their_gradients(x64):
     key = jax.random.key(0)
     x, y = jax.random.normal(key, (5, 4, 4, 2)), jnp.array([0, 1, 2, 1, 0])
