@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,57 +13,66 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from nasi_jax.runs.folder import RunFolderError
+from nasi_jax.runs.folder import Mark, RunFolderError
+from nasi_jax.runs.stores import Stored
 
 FOLDER = "checkpoints"
 
 
 class Checkpoints:
-    """The checkpoints in a run folder, each under the number of steps that it covers."""
+    """A `Store` for large states: the checkpoints in a run folder, each under the number of steps that it covers."""
 
-    def __init__(self, run: pathlib.Path):
+    def __init__(self, run: pathlib.Path, like: Any, merit: Callable[[Any], float]):
+        """Opens the checkpoints of a run.
+
+        Args:
+            run: the run folder.
+            like: pytree with the structure, shapes and types of the states; leaves may be `jax.ShapeDtypeStruct`.
+            merit: a number of a state; the state of the highest one is kept beside the last two.
+        """
         logging.getLogger("absl").setLevel(logging.ERROR)
-        self._path = run / FOLDER
-        best = preservation_policy.BestN(get_metric_fn=lambda metrics: metrics["accuracy"], n=1)
+        self._path, self._like, self._merit = run / FOLDER, like, merit
+        best = preservation_policy.BestN(get_metric_fn=lambda metrics: metrics["merit"], n=1)
         policy = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(2), best])
         options = ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self._path.absolute(), options=options)
 
-    def save(self, step: int, tree: Any, accuracy: float) -> None:
+    def save(self, stored: Stored[Any]) -> None:
         """Writes a checkpoint in the background.
 
         Args:
-            step: number of steps done.
-            tree: pytree of arrays.
-            accuracy: that of the last evaluation, by which the best one is known.
+            stored: the state, and what belongs to it.
 
         Raises:
             RunFolderError: this one or the one before cannot be written.
         """
-        if step in self._manager.all_steps():
+        if stored.done in self._manager.all_steps():
             return
+        beside = {"seconds": stored.seconds, "size": stored.mark.size, "checksum": stored.mark.checksum}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(stored.state), beside=ocp.args.JsonSave(beside))
         try:
-            self._manager.save(step, args=ocp.args.StandardSave(tree), metrics={"accuracy": accuracy})
+            self._manager.save(stored.done, args=items, metrics={"merit": self._merit(stored.state)})
         except (OSError, ValueError) as error:
             raise self._failed(error) from error
 
-    def restore(self, like: Any) -> Any:
+    def load(self) -> Stored[Any] | None:
         """Reads the last checkpoint that can be read, and removes those that cannot.
 
-        Args:
-            like: pytree of the same structure, shapes and types; its leaves may be `jax.ShapeDtypeStruct`.
-
         Returns:
-            The tree, or None where there is no checkpoint.
+            The state and what belongs to it, or None where there is no checkpoint.
 
         Raises:
             RunFolderError: there are checkpoints, and none can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._like)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes), beside=ocp.args.JsonRestore())
         for step in steps:
             try:
-                found = self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
+                found: Any = self._manager.restore(step, args=items)
+                beside = found.beside
+                mark = Mark(int(beside["size"]), int(beside["checksum"]))
+                seconds = float(beside["seconds"])
             except Exception as error:  # orbax and tensorstore raise many types on damaged files
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 print(f"nasi: the checkpoint of step {step} cannot be read ({reason[:200]})", file=sys.stderr)
@@ -70,7 +80,8 @@ class Checkpoints:
             for damaged in (other for other in steps if other > step):
                 print(f"nasi: continues from the checkpoint of step {step}", file=sys.stderr)
                 self._manager.delete(damaged)
-            return jax.tree.map(lambda leaf, old: np.asarray(leaf, old.dtype), found, like)
+            state = jax.tree.map(lambda leaf, old: np.asarray(leaf, old.dtype), found.state, self._like)
+            return Stored(step, state, seconds, mark)
         if steps:
             raise RunFolderError(
                 f"out: no checkpoint in {str(self._path)!r} can be read; pass --overwrite to start anew"

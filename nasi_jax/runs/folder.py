@@ -1,211 +1,267 @@
-"""Run folders: files that are never half written, resume, and protection of what is finished."""
+"""Run folders: files that are never half written, resume, and protection of what is there."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import json
-import os
 import pathlib
-import platform
 import shutil
-import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+import zlib
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
-import jax
+from nasi_jax.runs.files import Appended, read_object, remove_partial, write_atomic
+from nasi_jax.runs.lock import Lock
+from nasi_jax.runs.provenance import numerics
 
 CONFIG = "config.json"
 HISTORY = "history.jsonl"
 CHECKPOINT = "checkpoint.msgpack"
+_LOCK = ".lock"
 
-
-_PACKAGES = ("nasi_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+Row = dict[str, Any]
+"""A line of a history: names and JSON values."""
 
 
 class RunFolderError(ValueError):
-    """A run folder cannot be used; the message says why and what to do."""
+    """What a run writes to cannot be used; the message says why and what to do."""
 
 
-def provenance(precision: str) -> dict[str, Any]:
-    """Returns what a result depends on beside its settings: versions, device, precision."""
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
-    return {
-        "versions": versions,
-        "device": f"{jax.default_backend()}: {jax.devices()[0].device_kind}",
-        "precision": f"{precision}, matrix products at highest precision",
-    }
+class Mark(NamedTuple):
+    """How much of a history a checkpoint covers: its length in bytes and the CRC-32 of these."""
 
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], None]]:
-    """Makes a request to terminate a `KeyboardInterrupt`, so that both end a command in the same way.
-
-    Yields:
-        A function to call between steps. It raises a `KeyboardInterrupt` that was lost once more: Python discards an
-        exception while it disposes of an object, which JAX does often.
-    """
-    requested = False
-
-    def interrupt(signum: int, frame: object) -> None:
-        nonlocal requested
-        requested = True
-        raise KeyboardInterrupt
-
-    def check() -> None:
-        if requested:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield check
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def write_atomic(path: pathlib.Path, content: bytes | str) -> None:
-    """Writes a file so that a reader sees the old content or all of the new, whatever happens in between."""
-    data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        pathlib.Path(name).chmod(0o644)
-        pathlib.Path(name).replace(path)
-    except BaseException:
-        pathlib.Path(name).unlink(missing_ok=True)
-        raise
+    size: int = 0
+    checksum: int = 0
 
 
 class RunFolder:
-    """The folder of one run.
+    """The folder of one run, locked against other processes until it is closed; a context manager.
 
-    A run is finished when its result file is there. An unfinished run of the same configuration is continued from
-    its checkpoint; one of another configuration, and a finished one, are left alone unless they may be overwritten.
+    A run is finished when all of its results are there. An unfinished run of the same configuration is continued; one
+    of another configuration, and a finished one, are left alone unless they may be overwritten.
 
     Attributes:
         path: the folder.
+        rows: the history so far; see `load`.
     """
 
-    def __init__(self, path: pathlib.Path):
-        self.path = path
+    def __init__(self, path: pathlib.Path, lock: Lock):
+        self.path, self.rows = path, list[Row]()
+        self._lock = lock
+        self._history = Appended(path / HISTORY)
 
     @classmethod
     def open(
         cls,
         path: pathlib.Path,
+        kind: str,
         config: dict[str, Any],
         *,
-        result: str,
+        results: Sequence[str],
+        leaves: Sequence[str] = (),
         overwrite: bool = False,
-        folders: tuple[str, ...] = (),
-    ) -> RunFolder:
+    ) -> Self:
         """Creates a run folder, or opens an unfinished one of the same configuration.
 
         Args:
             path: the folder; parents are created.
-            config: what decides the run's result, as JSON values.
-            result: name of the file whose presence means that the run is finished.
-            overwrite: whether to drop what a run of this program left in the folder.
-            folders: names of the folders that such a run leaves.
+            kind: what the run is, such as "nasi search".
+            config: what decides the run's result, as JSON values. In what `identity` returns, the path does not count.
+            results: names of the files of which all are there when the run is finished.
+            leaves: names of the other files and folders that such a run leaves, which `overwrite` removes.
+            overwrite: whether to drop what a run of this kind left in the folder; other files stay in any case.
 
         Returns:
             The folder, ready to be written.
 
         Raises:
-            RunFolderError: the path is a file, cannot be written, holds something else than a run, a finished run, or
-                one of another configuration.
+            RunFolderError: the path is a file, cannot be written, is in use, holds something else than a run, a run of
+                another kind, a finished run, or one of another configuration.
         """
-        folder = cls(path)
-        if path.exists() and not path.is_dir():
-            raise RunFolderError(f"out: expected a folder, {str(path)!r} is a file")
+        config = json.loads(json.dumps({"run": kind} | config | {"numerics": numerics()}))
+        folder = cls(path, lock_folder(path))
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path):
-                pass
-        except OSError as error:
-            raise RunFolderError(f"out: cannot write to the folder {str(path)!r}: {error.strerror or error}") from error
+            folder._claim(config, results, leaves, overwrite)
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    def _claim(self, config: dict[str, Any], results: Sequence[str], leaves: Sequence[str], overwrite: bool) -> None:
+        path, shown = self.path, repr(str(self.path))
+        remove_partial(path)
         names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}
         if names and CONFIG not in names:
             raise RunFolderError(
-                f"out: expected an empty folder or a run, {str(path)!r} holds other files and no {CONFIG}; "
+                f"out: expected an empty folder or a run, {shown} holds other files and no {CONFIG}; "
                 "choose another folder"
             )
+        if names:
+            self._check(config, results, overwrite)
         if names and overwrite:
-            for name in names:
-                if (path / name).is_file():
-                    (path / name).unlink()
-                elif name in folders:
+            # results first: without them, what is left after a crash is an unfinished run
+            for name in (*results, CHECKPOINT, *leaves, HISTORY, CONFIG):
+                if (path / name).is_dir():
                     shutil.rmtree(path / name)
-        elif names:
-            folder._check_same(config)
-            if result in names:
-                raise RunFolderError(f"out: {str(path)!r} holds a finished run; pass --overwrite to replace it")
+                else:
+                    (path / name).unlink(missing_ok=True)
         if not (path / CONFIG).exists():
             write_atomic(path / CONFIG, json.dumps(config, indent=2) + "\n")
-        return folder
 
-    def _check_same(self, config: dict[str, Any]) -> None:
+    def _check(self, config: dict[str, Any], results: Sequence[str], overwrite: bool) -> None:
+        """Raises if the folder, which holds a config.json, may not be used."""
+        path, shown = self.path, repr(str(self.path))
         try:
-            stored = json.loads((self.path / CONFIG).read_text())
-            assert isinstance(stored, dict)
-        except (ValueError, AssertionError, OSError) as error:
+            stored = read_object(path / CONFIG, "out")
+        except ValueError as error:
+            if not (path / HISTORY).exists():  # nothing says that the damaged file is a run's
+                raise RunFolderError(f"{error}; choose another folder") from error
+            if not overwrite:
+                raise RunFolderError(
+                    f"out: cannot read {CONFIG} of the run in {shown}; pass --overwrite to start it anew"
+                ) from error
+            return
+        if "run" not in stored:
+            raise RunFolderError(f"out: {CONFIG} in {shown} is not that of a run; choose another folder")
+        if stored["run"] != config["run"]:
             raise RunFolderError(
-                f"out: cannot read {CONFIG} of the run in {str(self.path)!r}; pass --overwrite to start it anew"
-            ) from error
-        wanted = json.loads(json.dumps(config))
-        different = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
-        if different:
-            listed = ", ".join(f"{key}: {stored.get(key)!r} there, {wanted.get(key)!r} now" for key in different)
+                f"out: {shown} holds a run of another configuration (run: {stored['run']!r} there, {config['run']!r} "
+                "now); choose another folder"
+            )
+        if overwrite:
+            return
+        differing = differences(stored, config)
+        if differing:
             raise RunFolderError(
-                f"out: {str(self.path)!r} holds a run of another configuration ({listed}); "
+                f"out: {shown} holds a run of another configuration ({', '.join(differing)}); "
                 "choose another folder or pass --overwrite"
             )
+        if all((path / name).exists() for name in results):
+            (path / CHECKPOINT).unlink(missing_ok=True)  # where the process was killed after the last result
+            raise RunFolderError(f"out: {shown} holds a finished run; pass --overwrite to replace it")
+
+    def close(self) -> None:
+        """Lets other processes use the folder."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def write(self, name: str, content: bytes | str) -> None:
         """Writes a file of the run atomically."""
         write_atomic(self.path / name, content)
 
-    def checkpoint(self) -> bytes | None:
-        """Returns the last checkpoint, or None before the first one."""
-        path = self.path / CHECKPOINT
-        return path.read_bytes() if path.exists() else None
-
     def remove_checkpoint(self) -> None:
         """Removes the checkpoint of a run that is finished."""
         (self.path / CHECKPOINT).unlink(missing_ok=True)
 
-    def append_history(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Appends rows to the history, one JSON object a line, and flushes them to the disk."""
-        with (self.path / HISTORY).open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
+    @property
+    def mark(self) -> Mark:
+        """How much of the history is written."""
+        return Mark(self._history.size, self._history.checksum)
 
-    def history(self, before: int) -> list[dict[str, Any]]:
-        """Returns the rows with a `step` below `before`, and drops all others from the file.
+    def load(self, mark: Mark | None = None) -> list[Row]:
+        """Reads the history, and drops from the file what is not of the run as it continues.
 
-        Rows are appended before the checkpoint that covers them is written, so after an interruption the file may
-        hold later rows, the last of them cut short; those steps are taken again.
+        Rows are written before the checkpoint that covers them, so after a crash the file may hold later rows, the last
+        of them cut short; these steps are taken again.
 
         Args:
-            before: steps that the checkpoint covers.
+            mark: how much the checkpoint covers; None keeps all whole lines, for a run that its rows alone continue.
 
         Returns:
-            The rows, in the order in which they were written.
+            The rows, in the order in which they were written, which are `rows` from now on.
+
+        Raises:
+            RunFolderError: the file was changed, and does not hold what the run wrote.
         """
         path = self.path / HISTORY
-        rows = []
-        for line in path.read_text().splitlines() if path.exists() else ():
+        content = path.read_bytes() if path.exists() else b""
+        content = content[: content.rfind(b"\n") + 1 if mark is None else mark.size]
+        if mark is not None and Mark(len(content), zlib.crc32(content)) != mark:
+            raise RunFolderError(
+                f"out: {str(path)!r} is not what the run wrote before its checkpoint; pass --overwrite to start anew"
+            )
+        self.rows = []
+        for number, line in enumerate(content.splitlines(), start=1):
             try:
                 row = json.loads(line)
-            except ValueError:
-                break
-            if row["step"] < before:
-                rows.append(row)
-        write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
-        return rows
+            except (ValueError, RecursionError):
+                row = None
+            if not isinstance(row, dict):
+                raise RunFolderError(
+                    f"out: line {number} of {str(path)!r} is not a row; mend it, or pass --overwrite to start anew"
+                )
+            self.rows.append(row)
+        write_atomic(path, content)
+        self._history = Appended(path, content)
+        return self.rows
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Appends rows to the history, one JSON object a line, and waits until they are on the disk.
+
+        Raises:
+            OSError: they cannot be written; the rows before stand.
+        """
+        self._history.append("".join(json.dumps(row) + "\n" for row in rows).encode())
+        self.rows.extend(rows)
+
+
+def lock_folder(path: pathlib.Path) -> Lock:
+    """Makes a folder where there is none, and locks it.
+
+    Args:
+        path: the folder; parents are created.
+
+    Returns:
+        The lock, to be released.
+
+    Raises:
+        RunFolderError: the path is a file, cannot be written, or another process is at work there.
+    """
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"out: expected a folder, {str(path)!r} is a file")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+        return Lock(path / _LOCK)
+    except BlockingIOError as error:
+        raise RunFolderError(
+            f"out: another process is at work in {str(path)!r}; wait for its end, or choose another folder"
+        ) from error
+    except OSError as error:
+        raise RunFolderError(f"out: cannot write to the folder {str(path)!r}: {error.strerror or error}") from error
+
+
+def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Names what differs between two configurations, as "search.mu: 2.0 there, 1.5 now"."""
+    there, now = (dict(_flat(_by_content(tree))) for tree in (stored, wanted))
+    missing = object()
+    return [
+        f"{key}: {'nothing' if key not in there else repr(there[key])} there, "
+        f"{'nothing' if key not in now else repr(now[key])} now"
+        for key in sorted(there.keys() | now.keys())
+        if there.get(key, missing) != now.get(key, missing)
+    ]
+
+
+def _by_content(value: Any) -> Any:
+    """Leaves out the paths of inputs; see `identity`."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _by_content(entry) for key, entry in value.items() if not (key == "path" and "sha256" in value)}
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    return [
+        pair
+        for key, value in tree.items()
+        for pair in (_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)])
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -40,7 +41,9 @@ class Progress:
         else:  # the first steps are not counted, because they compile
             self._first, self._start = self._done, now
         self._last = now
-        print(f"{self._label} {self._unit} {self._done}/{self._total}  {shown}{pace}", file=sys.stderr, flush=True)
+        # who reads it may have gone, as `head` does; the run goes on
+        with contextlib.suppress(BrokenPipeError):
+            print(f"{self._label} {self._unit} {self._done}/{self._total}  {shown}{pace}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:
         return self
