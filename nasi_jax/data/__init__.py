@@ -1,37 +1,16 @@
-"""Inputs for a search or a training: Gaussian noise, arrays, .npz files, TensorFlow Datasets, images on disk."""
+"""Inputs for a search or a training: Gaussian noise, arrays, files and folders of images, TensorFlow Datasets."""
 
 import pathlib
-from typing import Any, Protocol
-
-import jax
+from typing import Any
 
 from nasi_jax.data._stream import Records, Stream, stream
-from nasi_jax.data.arrays import Examples, Images, Labels, from_arrays, from_npz, hold_out, normalised_like
+from nasi_jax.data.arrays import Images, Labels, from_arrays, hold_out, normalised_like
+from nasi_jax.data.files import READERS, from_hdf5, from_npz
+from nasi_jax.data.folder import from_folder, is_folder
 from nasi_jax.data.gaussian import Gaussian
+from nasi_jax.data.losses import Loss, cross_entropy
+from nasi_jax.data.source import Batch, Examples, Source, inputs, shapes
 from nasi_jax.data.tfds import from_tfds
-
-
-class Source(Protocol):
-    """Where batches come from: a pytree with a pure `batch`, so that it may be used inside `jit`, `vmap` and `scan`.
-
-    Attributes:
-        image_shape: (height, width, colours) of an image.
-        classes: number of labels.
-    """
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]: ...  # noqa: D102
-
-    @property
-    def classes(self) -> int: ...  # noqa: D102
-
-    def check_batch(self, size: int) -> None:
-        """Raises ValueError if a batch of `size` cannot be drawn."""
-        ...
-
-    def batch(self, key: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-        """Draws images (size, height, width, colours) and labels (size,)."""
-        ...
 
 
 def load(
@@ -47,11 +26,12 @@ def load(
     """Opens a source of batches by name.
 
     Args:
-        name: "gaussian", the path of an .npz file, the name of a TensorFlow data set, or the folder of a prepared one.
-        split: which part, of an .npz file (see `from_npz`) or a TensorFlow data set.
+        name: "gaussian", the path of an .npz or HDF5 file, a folder of pictures (see `from_folder`), the name of a
+            TensorFlow data set, or the folder of a prepared one.
+        split: which part, of a file (see `from_npz`), a folder of pictures or a TensorFlow data set.
         labels: "true" or "random"; by default true where there are labels. Gaussian inputs have random labels only.
         image_size: height and width of the images: of Gaussian ones 32 by default, others are resized to it.
-        classes: number of labels of Gaussian inputs (10 by default) or of an .npz file; a TensorFlow data set knows.
+        classes: number of labels of Gaussian inputs (10 by default) or of a file; other data know it.
         directory: where prepared TensorFlow data sets are.
         download: whether a TensorFlow data set may be downloaded.
 
@@ -62,32 +42,46 @@ def load(
         FileNotFoundError: there is no such file or data set.
         ValueError: an option does not go with the data; see also the loaders of this package.
     """
+    if classes is not None and classes < 1:
+        raise ValueError(f"classes: expected a positive integer, got {classes}")
     if name == "gaussian":
         if labels == "true":
             raise ValueError("labels: expected 'random' with Gaussian inputs, which have no true labels, got 'true'")
         size = 32 if image_size is None else image_size
         return Gaussian((size, size, 3), 10 if classes is None else classes)
-    if name.endswith(".npz"):
-        return from_npz(name, split=split, labels=labels or "true", classes=classes, image_size=image_size)
-    if classes is not None:
-        raise ValueError(f"classes: expected with Gaussian inputs or an .npz file, got {classes} with data {name!r}")
     options: dict[str, Any] = {"split": split, "labels": labels or "true", "image_size": image_size}
+    path = pathlib.Path(name)
+    if path.suffix.lower() in READERS:
+        return READERS[path.suffix.lower()](path, classes=classes, **options)
+    if classes is not None:
+        raise ValueError(f"classes: expected with Gaussian inputs or a file, got {classes} with data {name!r}")
+    if is_folder(path):
+        return from_folder(path, **options)
+    if path.is_file():
+        raise ValueError(f"data: expected a file {', '.join(READERS)}, a folder or a data set's name, got {name!r}")
     return from_tfds(name, directory=directory, download=download, **options)
 
 
 __all__ = [
+    "Batch",
     "Examples",
     "Gaussian",
     "Images",
     "Labels",
+    "Loss",
     "Records",
     "Source",
     "Stream",
+    "cross_entropy",
     "from_arrays",
+    "from_folder",
+    "from_hdf5",
     "from_npz",
     "from_tfds",
     "hold_out",
+    "inputs",
     "load",
     "normalised_like",
+    "shapes",
     "stream",
 ]

@@ -13,7 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from nasi_jax.data.arrays import check_batch, from_npz, normalised
+from nasi_jax.data.arrays import check_batch, normalised
+from nasi_jax.data.files import READERS
+from nasi_jax.data.folder import Folder, is_folder
+from nasi_jax.data.losses import Loss, cross_entropy
+from nasi_jax.data.source import Batch
 from nasi_jax.data.tfds import open_records
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -66,17 +70,19 @@ class Stream:
         mean: (3,), of the colours in bytes.
         deviation: (3,), likewise.
         records: the examples.
-        classes: number of labels.
+        outputs: number of labels.
         image_size: height and width of the crops.
         workers: processes that read and crop; none reads in threads of this process.
+        loss: see `nasi_jax.data.Source`.
     """
 
     mean: jax.Array
     deviation: jax.Array
     records: Records = struct.field(pytree_node=False)
-    classes: int = struct.field(pytree_node=False)
+    outputs: int = struct.field(pytree_node=False)
     image_size: int = struct.field(pytree_node=False)
     workers: int = struct.field(pytree_node=False, default=0)
+    loss: Loss = struct.field(pytree_node=False, default=cross_entropy)
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -90,6 +96,11 @@ class Stream:
     def check_batch(self, size: int) -> None:
         """Raises ValueError if a batch of `size` distinct images cannot be drawn."""
         check_batch(size, len(self))
+
+    def stored(self, size: int) -> Batch:
+        """Returns the shapes and types of a batch before `prepare`."""
+        crops = jax.ShapeDtypeStruct((size, *self.image_shape), np.dtype(np.uint8))
+        return Batch(crops, jax.ShapeDtypeStruct((size,), np.dtype(np.int32)))
 
     def prepare(self, x: jax.Array) -> jax.Array:
         """Normalises crops (size, height, width, 3) of bytes."""
@@ -169,7 +180,8 @@ def stream(
     """Opens images that are read while a network trains, by name.
 
     Args:
-        name: see `nasi_jax.data.load`; an .npz file of bytes, or a TensorFlow data set of colour images of any size.
+        name: see `nasi_jax.data.load`; a file of bytes, a folder of pictures, or a TensorFlow data set of colour images
+            of any size.
         image_size: height and width of the crops.
         split: see `nasi_jax.data.load`.
         directory: likewise.
@@ -187,11 +199,15 @@ def stream(
         raise ValueError(f"image_size: expected a positive integer, got {image_size}")
     if workers < 0:
         raise ValueError(f"workers: expected an integer of at least 0, got {workers}")
-    if name.endswith(".npz"):
-        images = from_npz(name, split=split)
+    path = pathlib.Path(name)
+    if path.suffix.lower() in READERS:
+        images = READERS[path.suffix.lower()](path, split=split)
         records, shape, kind, classes = (
-            _Arrays(np.asarray(images.x), np.asarray(images.y)), images.x.shape[1:], images.x.dtype, images.classes,
+            _Arrays(np.asarray(images.x), np.asarray(images.y)), images.x.shape[1:], images.x.dtype, images.outputs,
         )  # fmt: skip
+    elif is_folder(path):
+        records = Folder(path, split)
+        shape, kind, classes = (None, None, 3), np.dtype(np.uint8), len(records.classes)
     else:
         opened, features = open_records(name, split=split, directory=directory, download=download)
         image, classes = features["image"], features["label"].num_classes

@@ -1,64 +1,37 @@
-"""Batches from arrays in memory, and the arrays of an .npz file."""
+"""Batches from arrays in memory."""
 
 from __future__ import annotations
 
 import functools
-import pathlib
-import zipfile
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from typing import Literal, Protocol, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from nasi_jax.data.losses import Loss, cross_entropy
+from nasi_jax.data.source import Batch, Examples
+
 Labels = Literal["true", "random"]
 """Which labels a batch carries: the data set's own, or uniformly random ones."""
 
 
-class Examples(Protocol):
-    """What a network is trained and judged on: `Images` in memory, or a `Stream` from disk; a pytree.
-
-    Attributes:
-        image_shape: (height, width, colours) of an image.
-        classes: number of labels.
-        mean: of each colour.
-        deviation: likewise.
-    """
+class _Pictures(Examples, Protocol):
+    """Images in memory or on disk, with the mean and deviation of each colour."""
 
     @property
-    def image_shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+    def image_shape(self) -> tuple[int, int, int]: ...
 
     @property
-    def classes(self) -> int: ...  # noqa: D102
+    def mean(self) -> jax.Array: ...
 
     @property
-    def mean(self) -> jax.Array: ...  # noqa: D102
-
-    @property
-    def deviation(self) -> jax.Array: ...  # noqa: D102
-
-    def __len__(self) -> int: ...
-
-    def check_batch(self, size: int) -> None:
-        """Raises ValueError if a batch of `size` distinct images cannot be drawn."""
-        ...
-
-    def prepare(self, x: jax.Array) -> jax.Array:
-        """Normalises images as they are stored."""
-        ...
-
-    def batches(self, size: int) -> Iterator[tuple[Any, Any]]:
-        """Goes once through all images and labels, in order; the last batch may have fewer than `size`."""
-        ...
-
-    def part(self: ExamplesT, index: np.ndarray) -> ExamplesT:
-        """Returns some of the examples."""
-        ...
+    def deviation(self) -> jax.Array: ...
 
 
-ExamplesT = TypeVar("ExamplesT", bound=Examples)
+PicturesT = TypeVar("PicturesT", bound=_Pictures)
 
 
 @struct.dataclass
@@ -73,18 +46,20 @@ class Images:
         y: labels, (examples,) int32; not used when labels are random.
         mean: (colours,), in the units of `x`.
         deviation: (colours,), in the units of `x`; 1 where the data set is constant.
-        classes: number of labels.
+        outputs: number of labels.
         labels: see `Labels`.
         image_size: height and width that batches are resized to, or None.
+        loss: see `nasi_jax.data.Source`.
     """
 
     x: jax.Array
     y: jax.Array
     mean: jax.Array
     deviation: jax.Array
-    classes: int = struct.field(pytree_node=False)
+    outputs: int = struct.field(pytree_node=False)
     labels: Labels = struct.field(pytree_node=False)
     image_size: int | None = struct.field(pytree_node=False, default=None)
+    loss: Loss = struct.field(pytree_node=False, default=cross_entropy)
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -100,7 +75,7 @@ class Images:
         """Raises ValueError if a batch of `size` distinct images cannot be drawn."""
         check_batch(size, len(self))
 
-    def batch(self, key: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    def batch(self, key: jax.Array, size: int) -> Batch:
         """Draws distinct examples; works under `jit`, `vmap` and `scan`.
 
         Args:
@@ -114,8 +89,13 @@ class Images:
         index = jax.random.choice(index_key, self.x.shape[0], (size,), replace=False)
         images = self.prepare(self.x[index])
         if self.labels == "random":
-            return images, jax.random.randint(label_key, (size,), 0, self.classes)
-        return images, self.y[index]
+            return Batch(images, jax.random.randint(label_key, (size,), 0, self.outputs))
+        return Batch(images, self.y[index])
+
+    def stored(self, size: int) -> Batch:
+        """Returns the shapes and types of a batch before `prepare`."""
+        x, y = (jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype) for array in (self.x, self.y))
+        return Batch(x, y)
 
     def prepare(self, x: jax.Array) -> jax.Array:
         """Normalises images (size, height, width, colours), in the type of `self.x`, and resizes them."""
@@ -139,7 +119,7 @@ class Images:
     def part(self, index: np.ndarray) -> Images:
         """Returns some of the examples, normalised by their own mean and deviation."""
         x, y = np.asarray(self.x)[index], np.asarray(self.y)[index]
-        return from_arrays(x, y, labels=self.labels, classes=self.classes, image_size=self.image_size)
+        return from_arrays(x, y, labels=self.labels, classes=self.outputs, image_size=self.image_size)
 
 
 @functools.partial(jax.jit, static_argnames="size")
@@ -171,10 +151,12 @@ def from_arrays(
     """Makes a source of batches from arrays.
 
     Args:
-        x: images, (examples, height, width, colours), uint8 or floating.
-        y: labels, (examples,) integers from 0; may be None when labels are random.
+        x: images, (examples, height, width, colours), uint8 or floating; of one colour where the last axis is missing.
+        y: labels, (examples,) or (examples, 1) integers from 0, or (examples, classes) of any type with a single 1 in a
+            row of zeros; may be None when labels are random.
         labels: "true" for `y`, "random" for labels drawn anew with every batch.
-        classes: number of labels; by default the largest label plus one, or 10 without labels.
+        classes: number of labels; by default the length of the rows of `y`, or the largest label plus one, or 10
+            without labels.
         image_size: height and width that batches are resized to, by linear interpolation that averages where it
             shrinks; None leaves them as they are.
 
@@ -182,16 +164,23 @@ def from_arrays(
         The source. Statistics for the normalisation leave NaN out, so that a NaN stays in its own image.
 
     Raises:
-        ValueError: shapes disagree, there are no examples, or a label is out of range.
+        ValueError: shapes disagree, there are no examples, colours seem to stand before height and width, or a label
+            is out of range.
         TypeError: `x` or `y` has the wrong dtype.
     """
     if labels not in get_args(Labels):
         raise ValueError(f"labels: expected one of {get_args(Labels)}, got {labels!r}")
     x = np.asarray(x)
+    x = x[..., None] if x.ndim == 3 else x
     if x.ndim != 4 or 0 in x.shape:
         raise ValueError(f"x: expected images (examples, height, width, colours), none empty, got shape {x.shape}")
     if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
         raise TypeError(f"x: expected dtype uint8 or floating, got {x.dtype}")
+    if _colours_first(x.shape):
+        raise ValueError(
+            f"x: expected images (examples, height, width, colours), got shape {x.shape}, which looks like (examples, "
+            "colours, height, width); pass x.transpose(0, 2, 3, 1)"
+        )
     for name, value in (("classes", classes), ("image_size", image_size)):
         if value is not None and value < 1:
             raise ValueError(f"{name}: expected a positive integer, got {value}")
@@ -200,24 +189,50 @@ def from_arrays(
             raise ValueError("y: expected labels, because labels='true', got none; labels='random' needs none")
         y = np.zeros(len(x), np.int32)
         classes = 10 if classes is None else classes
-    y = np.asarray(y)
-    if y.shape != x.shape[:1]:
-        raise ValueError(f"y: expected one label for each of the {len(x)} images, got shape {y.shape}")
-    if not np.issubdtype(y.dtype, np.integer):
-        raise TypeError(f"y: expected an integer dtype, got {y.dtype}")
-    classes = int(y.max()) + 1 if classes is None else classes
-    if y.min() < 0 or y.max() >= classes:
-        raise ValueError(f"y: expected labels from 0 to {classes - 1}, got {y.min()} to {y.max()}")
+    y, classes = _indices(np.asarray(y), len(x), classes)
     mean, deviation = _statistics(x)
     return Images(
         x=jnp.asarray(x),
         y=jnp.asarray(y, jnp.int32),
         mean=jnp.asarray(mean, jnp.result_type(float)),
         deviation=jnp.asarray(deviation, jnp.result_type(float)),
-        classes=classes,
+        outputs=classes,
         labels=labels,
         image_size=image_size,
     )
+
+
+def _colours_first(shape: tuple[int, ...]) -> bool:
+    """Whether images look like (examples, colours, height, width); 1, 3 and 4 are the usual numbers of colours."""
+    usual = (1, 3, 4)
+    return shape[1] in usual and shape[3] not in usual and shape[1] < min(shape[2:])
+
+
+def _indices(y: np.ndarray, examples: int, classes: int | None) -> tuple[np.ndarray, int]:
+    """Returns labels (examples,) and their number."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    elif y.ndim == 2 and _one_hot(y):
+        classes = y.shape[1] if classes is None else classes
+        y = y.argmax(axis=1)
+    if y.shape != (examples,):
+        raise ValueError(
+            f"y: expected one label for each of the {examples} images, or for each a row with a single 1 among zeros, "
+            f"got shape {y.shape}"
+        )
+    if not np.issubdtype(y.dtype, np.integer):
+        raise TypeError(f"y: expected an integer dtype, got {y.dtype}")
+    classes = int(y.max()) + 1 if classes is None else classes
+    if y.min() < 0 or y.max() >= classes:
+        raise ValueError(f"y: expected labels from 0 to {classes - 1}, got {y.min()} to {y.max()}")
+    return y, classes
+
+
+def _one_hot(y: np.ndarray) -> bool:
+    """Whether every row has a single 1 among zeros."""
+    if not (np.issubdtype(y.dtype, np.number) or y.dtype == bool):
+        return False
+    return bool((np.isin(y, (0, 1)).all(axis=1) & ((y == 1).sum(axis=1) == 1)).all())
 
 
 def _statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -233,7 +248,7 @@ def _statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(deviation > 0, deviation, 1.0)
 
 
-def hold_out(images: ExamplesT, share: float) -> tuple[ExamplesT, ExamplesT]:
+def hold_out(images: PicturesT, share: float) -> tuple[PicturesT, PicturesT]:
     """Splits images or a stream of them at random, always in the same way.
 
     Args:
@@ -254,7 +269,7 @@ def hold_out(images: ExamplesT, share: float) -> tuple[ExamplesT, ExamplesT]:
     return kept, normalised_like(images.part(order[:count]), kept)
 
 
-def normalised_like(images: ExamplesT, training: ExamplesT) -> ExamplesT:
+def normalised_like(images: PicturesT, training: PicturesT) -> PicturesT:
     """Gives images the normalisation and the labels of training images.
 
     Args:
@@ -271,48 +286,9 @@ def normalised_like(images: ExamplesT, training: ExamplesT) -> ExamplesT:
         raise ValueError(
             f"x: expected images of shape {training.image_shape}, as for training, got {images.image_shape}"
         )
-    if images.classes > training.classes:
+    if images.outputs > training.outputs:
         raise ValueError(
-            f"y: expected labels from 0 to {training.classes - 1}, as for training, got {images.classes - 1}"
+            f"y: expected labels from 0 to {training.outputs - 1}, as for training, got {images.outputs - 1}"
         )
-    changes = {"mean": training.mean, "deviation": training.deviation, "classes": training.classes}
+    changes = {"mean": training.mean, "deviation": training.deviation, "outputs": training.outputs}
     return images.replace(**changes)  # type: ignore[attr-defined]
-
-
-def from_npz(
-    path: str | pathlib.Path,
-    *,
-    split: str = "train",
-    labels: Labels = "true",
-    classes: int | None = None,
-    image_size: int | None = None,
-) -> Images:
-    """Reads images `x` and labels `y` from an .npz file.
-
-    Args:
-        path: the file, with an array `x` (examples, height, width, colours) and, unless labels are random, `y`.
-        split: "train" for `x` and `y`, another name for arrays such as `x_test` and `y_test`.
-        labels: see `from_arrays`.
-        classes: see `from_arrays`.
-        image_size: see `from_arrays`.
-
-    Returns:
-        The source of batches.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not an .npz, lacks the images, or its arrays do not fit (see `from_arrays`).
-    """
-    path = pathlib.Path(path)
-    images, own_labels = ("x", "y") if split == "train" else (f"x_{split}", f"y_{split}")
-    if not path.is_file():
-        raise FileNotFoundError(f"data: expected an .npz file, there is none at {str(path)!r}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in (images, own_labels) if name in file}
-            names = file.files
-    except (zipfile.BadZipFile, ValueError, OSError, AttributeError) as error:
-        raise ValueError(f"data: expected an .npz file of plain arrays, cannot read {str(path)!r}: {error}") from error
-    if images not in arrays:
-        raise ValueError(f"data: expected an array {images!r} in {str(path)!r}, found {names}")
-    return from_arrays(arrays[images], arrays.get(own_labels), labels=labels, classes=classes, image_size=image_size)

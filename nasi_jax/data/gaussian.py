@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from nasi_jax.data.losses import Loss, cross_entropy
+from nasi_jax.data.source import Batch
+
 
 @struct.dataclass
 class Gaussian:
@@ -17,25 +20,31 @@ class Gaussian:
 
     Attributes:
         image_shape: (height, width, colours) of an image.
-        classes: number of labels.
+        outputs: number of labels.
+        loss: see `nasi_jax.data.Source`.
     """
 
     image_shape: tuple[int, int, int] = struct.field(pytree_node=False, default=(32, 32, 3))
-    classes: int = struct.field(pytree_node=False, default=10)
+    outputs: int = struct.field(pytree_node=False, default=10)
+    loss: Loss = struct.field(pytree_node=False, default=cross_entropy)
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:
             raise ValueError(f"image_shape: expected (height, width, colours), all positive, got {self.image_shape}")
-        if self.classes < 1:
-            raise ValueError(f"classes: expected a positive integer, got {self.classes}")
+        if self.outputs < 1:
+            raise ValueError(f"outputs: expected a positive integer, got {self.outputs}")
+
+    def resized(self, size: int) -> Gaussian:
+        """Returns images of another height and width."""
+        return Gaussian((size, size, self.image_shape[-1]), self.outputs, self.loss)
 
     def check_batch(self, size: int) -> None:
         """Raises ValueError if a batch of `size` cannot be drawn."""
         if size < 1:
             raise ValueError(f"batch: expected a positive integer, got {size}")
 
-    def batch(self, key: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    def batch(self, key: jax.Array, size: int) -> Batch:
         """Draws a batch; works under `jit`, `vmap` and `scan`.
 
         Args:
@@ -49,4 +58,4 @@ class Gaussian:
         # drawn along one axis, which XLA compiles for a CPU in a fifth of the time
         pixels = jax.random.normal(image_key, (size * math.prod(self.image_shape),), jnp.result_type(float))
         images = pixels.reshape(size, *self.image_shape)
-        return images, jax.random.randint(label_key, (size,), 0, self.classes)
+        return Batch(images, jax.random.randint(label_key, (size,), 0, self.outputs))

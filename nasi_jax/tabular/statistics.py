@@ -35,6 +35,7 @@ class Ranking(NamedTuple):
         statistics: by name, see `STATISTICS`; NaN where all scores are equal.
         count: architectures that took part.
         left_out: architectures whose score is not a number.
+        without_truth: further ones whose published figure is not a finite number.
         infinite: architectures whose score is infinite, which rank first or last.
         ties: architectures that share their score with another.
     """
@@ -42,6 +43,7 @@ class Ranking(NamedTuple):
     statistics: dict[str, Statistic]
     count: int
     left_out: int
+    without_truth: int
     infinite: int
     ties: int
 
@@ -109,22 +111,26 @@ def rank(score: np.ndarray, truth: np.ndarray, *, resamples: int = 1000, seed: i
 
     Args:
         score: the score, larger for architectures said to be better, (architectures,).
-        truth: the published figure, (architectures,).
+        truth: the published figure, (architectures,); its unit counts in the best of 100 alone.
         resamples: bootstrap samples of architectures, percentile intervals.
         seed: seed of resamples and of what is random in a statistic.
 
     Returns:
-        The statistics; architectures whose score is not a number are left out and counted.
+        The statistics; architectures whose score is not a number, or whose figure is not a finite one, are left out and
+        counted.
 
     Raises:
-        ValueError: the arrays differ in length, or fewer than 3 architectures have a score.
+        ValueError: the arrays differ in length, or fewer than 3 architectures have a score and a figure.
     """
     score, truth = np.asarray(score, float), np.asarray(truth, float)
     if score.shape != truth.shape or score.ndim != 1:
         raise ValueError(f"score: expected as many as truth, {truth.shape}, got {score.shape}")
-    known = ~np.isnan(score)
+    scored = ~np.isnan(score)
+    known = scored & np.isfinite(truth)
     if known.sum() < 3:
-        raise ValueError(f"score: expected at least 3 numbers, got {known.sum()} of {len(score)}")
+        raise ValueError(
+            f"score: expected at least 3 numbers whose architectures have a figure, got {known.sum()} of {len(score)}"
+        )
     score, truth = score[known], truth[known]
     _, counts = np.unique(score, return_counts=True)
     statistics: dict[str, Statistic] = {}
@@ -147,7 +153,12 @@ def rank(score: np.ndarray, truth: np.ndarray, *, resamples: int = 1000, seed: i
             low, high = float(interval.low), float(interval.high)
         statistics[name] = Statistic(value, low, high)
     return Ranking(
-        statistics, len(score), int((~known).sum()), int(np.isinf(score).sum()), int(counts[counts > 1].sum())
+        statistics,
+        count=len(score),
+        left_out=int((~scored).sum()),
+        without_truth=int((scored & ~known).sum()),
+        infinite=int(np.isinf(score).sum()),
+        ties=int(counts[counts > 1].sum()),
     )
 
 

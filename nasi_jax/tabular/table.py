@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import dataclasses
+import functools
 import gzip
+import io
+import math
 import pathlib
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from nasi_jax.spaces import SearchSpace
 
-@dataclasses.dataclass(frozen=True)
+_GZIP = b"\x1f\x8b"
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_DELIMITERS = ",;\t"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Table:
     """Columns of numbers for the architectures of a benchmark.
 
@@ -25,48 +36,76 @@ class Table:
 
     @classmethod
     def read(cls, path: str | pathlib.Path, columns: Sequence[str]) -> Table:
-        """Reads a CSV file, plain or gzipped, with a column `arch` and columns of numbers.
+        """Reads a CSV file with a column `arch` and columns of numbers; see `read_rows`.
 
         Args:
             path: the file.
-            columns: the columns wanted.
+            columns: the columns wanted, in whatever units they have. Decimal commas are read, and an empty cell is NaN.
 
         Returns:
             The table.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: a column is missing, an architecture is there twice, or a cell is not a number.
+            ValueError: the file is not such a table, a column is missing, an architecture is there twice, or a cell is
+                not a number.
         """
-        path = pathlib.Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"table: expected a CSV file, there is none at {str(path)!r}")
-        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            present = reader.fieldnames or []
-            missing = [name for name in ("arch", *columns) if name not in present]
-            if missing:
-                raise ValueError(f"table: expected columns {missing} in {str(path)!r}, which has {list(present)}")
-            rows: dict[str, int] = {}
-            values: dict[str, list[float]] = {name: [] for name in columns}
-            for number, row in enumerate(reader, start=2):
-                if row["arch"] in rows:
-                    raise ValueError(f"table: line {number} of {str(path)!r} repeats the architecture {row['arch']!r}")
-                rows[row["arch"]] = len(rows)
-                for name in columns:
-                    try:
-                        values[name].append(float(row[name]))
-                    except (TypeError, ValueError):
-                        raise ValueError(
-                            f"table: line {number} of {str(path)!r}: expected a number in {name!r}, got {row[name]!r}"
-                        ) from None
+        lines = read_rows(path, "table", ["arch", *columns])
+        rows: dict[str, int] = {}
+        values: dict[str, list[float]] = {name: [] for name in columns}
+        for number, row in lines:
+            if row["arch"] in rows:
+                raise ValueError(f"table: line {number} of {str(path)!r} repeats the architecture {row['arch']!r}")
+            rows[row["arch"]] = len(rows)
+            for name in columns:
+                try:
+                    values[name].append(_number(row[name]))
+                except ValueError:
+                    raise ValueError(
+                        f"table: line {number} of {str(path)!r}: expected a number in {name!r}, got {row[name]!r}"
+                    ) from None
         return cls(rows, {name: np.array(column) for name, column in values.items()})
 
-    def lookup(self, architectures: Sequence[str]) -> dict[str, np.ndarray]:
+    def row(self, space: SearchSpace, text: str) -> int | None:
+        """Returns the row of an architecture, whatever notation the table is in; None where it has none.
+
+        Args:
+            space: reads notations.
+            text: a text form.
+
+        Raises:
+            ValueError: `text` is not in the table and no architecture of the space, or the table has one twice.
+        """
+        if text in self.rows:
+            return self.rows[text]
+        return self.rows_of(space).get(space.format(space.parse(text)))
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019
+    def rows_of(self, space: SearchSpace) -> dict[str, int]:
+        """Returns the rows of the architectures of a space, by the text that the space writes; others are left out.
+
+        Args:
+            space: the space.
+
+        Raises:
+            ValueError: the table has an architecture twice, in two notations.
+        """
+        rows: dict[str, int] = {}
+        for text, row in self.rows.items():
+            try:
+                written = space.format(space.parse(text))
+            except ValueError:
+                continue
+            if rows.setdefault(written, row) != row:
+                raise ValueError(f"table: expected every architecture once, {text!r} is {written!r} again")
+        return rows
+
+    def lookup(self, architectures: Sequence[str], space: SearchSpace | None = None) -> dict[str, np.ndarray]:
         """Returns every column's values for some architectures.
 
         Args:
             architectures: text forms, in any order and repeated at will.
+            space: reads notations, see `row`; without, text forms are to be as in the table.
 
         Returns:
             For each column an array (len(architectures),).
@@ -74,8 +113,75 @@ class Table:
         Raises:
             ValueError: an architecture is not in the table.
         """
-        unknown = [text for text in architectures if text not in self.rows]
-        if unknown:
-            raise ValueError(f"table: expected architectures of the benchmark, it has no {unknown[0]!r}")
-        index = [self.rows[text] for text in architectures]
-        return {name: column[index] for name, column in self.columns.items()}
+        found = [self.rows.get(text) if space is None else self.row(space, text) for text in architectures]
+        lacking = [text for text, row in zip(architectures, found, strict=True) if row is None]
+        if lacking:
+            raise ValueError(
+                f"table: expected architectures of the benchmark, it has no {lacking[0]!r}"
+                + (f", nor {len(lacking) - 1} more" if len(lacking) > 1 else "")
+            )
+        return {name: column[np.array(found, int)] for name, column in self.columns.items()}
+
+
+def read_rows(
+    path: str | pathlib.Path, argument: str, columns: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Reads a CSV file, plain or gzipped, in UTF-8 or UTF-16, whose cells are parted by commas, semicolons or tabs.
+
+    Args:
+        path: the file.
+        argument: name of the option or argument that names it, for messages.
+        columns: the columns that it must have.
+
+    Yields:
+        The number of each line and its cells by column, without the spaces around them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read or is no such text, a column is missing, or a line has another number of
+            cells than the first.
+    """
+    path = pathlib.Path(path)
+    shown = repr(str(path))
+    lines = list(io.StringIO(_text(path, argument), newline=""))
+    first = lines[0] if lines else ""
+    # by the names of the columns, because genotypes have commas in their text
+    reader = csv.reader(lines, delimiter=max(_DELIMITERS, key=first.count), skipinitialspace=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        found = [name for name in columns if header.count(name) != 1]
+        if found:
+            raise ValueError(f"{argument}: expected columns {found} in {shown}, each once; it has {header}")
+        for cells in reader:
+            if cells and len(cells) != len(header):
+                raise ValueError(
+                    f"{argument}: line {reader.line_num} of {shown}: expected {len(header)} cells, got {len(cells)}"
+                )
+            if cells:
+                yield reader.line_num, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+    except csv.Error as error:
+        raise ValueError(f"{argument}: line {reader.line_num} of {shown} is not CSV: {error}") from error
+
+
+def _text(path: pathlib.Path, argument: str) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"{argument}: expected a CSV file, there is none at {str(path)!r}")
+    try:
+        content = path.read_bytes()
+        if content.startswith(_GZIP):
+            content = gzip.decompress(content)
+        return content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{argument}: expected text in UTF-8, {str(path)!r} is something else: {error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{argument}: cannot read {str(path)!r}: {reason}") from error
+
+
+def _number(cell: str) -> float:
+    if not cell:
+        return math.nan
+    try:
+        return float(cell)
+    except ValueError:
+        return float(cell.replace(",", "."))

@@ -16,7 +16,7 @@ def test_each_colour_leaves_with_mean_zero_and_variance_one(dtype):
     np.testing.assert_allclose(images.mean(axis=(0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(images.std(axis=(0, 1, 2)), 1, rtol=1e-5)
     assert images.dtype == jnp.float32
-    assert (source.classes, source.image_shape) == (4, (6, 5, 3))
+    assert (source.outputs, source.image_shape) == (4, (6, 5, 3))
     assert sorted(labels.tolist()) == sorted((np.arange(50) % 4).tolist())
 
 
@@ -58,14 +58,42 @@ def test_resizing_averages_where_it_shrinks():
     assert source.image_shape == (4, 4, 3)
 
 
+def test_a_missing_axis_of_colours_is_one_colour():
+    x = RNG.integers(0, 256, (5, 6, 7)).astype(np.uint8)
+    source = data.from_arrays(x, np.zeros(5, int))
+    assert source.image_shape == (6, 7, 1)
+    np.testing.assert_array_equal(source.x[..., 0], x)
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 8, 3), (5, 4, 4, 16), (5, 3, 3, 2), (5, 4, 9, 3), (5, 8, 8, 12)])
+def test_images_with_the_colours_last_are_taken(shape):
+    assert data.from_arrays(np.zeros(shape, np.uint8), np.zeros(5, int)).image_shape == shape[1:]
+
+
+@pytest.mark.parametrize(
+    "y", [np.array([[2], [0], [1], [2]]), np.eye(4)[[2, 0, 1, 2]], np.eye(4, dtype=bool)[[2, 0, 1, 2]]]
+)
+def test_labels_in_a_column_or_one_hot(y):
+    source = data.from_arrays(np.zeros((4, 4, 4, 3)), y)
+    assert source.y.tolist() == [2, 0, 1, 2]
+    assert source.outputs == (3 if y.shape[1] == 1 else 4)
+
+
 @pytest.mark.parametrize(
     ("x", "y", "options", "error", "message"),
     [
-        (np.zeros((4, 8, 8)), np.zeros(4, int), {}, ValueError, "x: expected images"),
+        (np.zeros((4, 8)), np.zeros(4, int), {}, ValueError, "x: expected images"),
+        (np.zeros((4, 3, 8, 9)), np.zeros(4, int), {}, ValueError, r"transpose\(0, 2, 3, 1\)"),
+        (np.zeros((4, 1, 28, 28)), np.zeros(4, int), {}, ValueError, "looks like"),
         (np.zeros((0, 8, 8, 3)), np.zeros(0, int), {}, ValueError, "x: expected images"),
         (np.zeros((4, 8, 8, 3), int), np.zeros(4, int), {}, TypeError, "x: expected dtype"),
         (np.zeros((4, 8, 8, 3)), np.zeros(5, int), {}, ValueError, "y: expected one label"),
-        (np.zeros((4, 8, 8, 3)), np.zeros((4, 1), int), {}, ValueError, "y: expected one label"),
+        (np.zeros((4, 8, 8, 3)), np.zeros((4, 1, 1), int), {}, ValueError, "y: expected one label"),
+        (np.zeros((4, 8, 8, 3)), np.zeros((4, 1)), {}, TypeError, "y: expected an integer"),
+        (np.zeros((4, 8, 8, 3)), np.array([[1, 0], [0, 1], [1, 1], [0, 1]]), {}, ValueError, "y: expected one label"),
+        (np.zeros((4, 8, 8, 3)), np.array([[1, 0], [0, 1], [0.5, 0.5], [0, 1]]), {}, ValueError, "a single 1"),
+        (np.zeros((2, 8, 8, 3)), np.eye(3)[[0, 2]], {"classes": 2}, ValueError, "from 0 to 1"),
+        (np.zeros((2, 8, 8, 3)), np.array(["a", "b"]), {}, TypeError, "y: expected an integer"),
         (np.zeros((4, 8, 8, 3)), np.zeros(4), {}, TypeError, "y: expected an integer"),
         (np.zeros((4, 8, 8, 3)), np.array([0, 1, -1, 2]), {}, ValueError, "got -1 to 2"),
         (np.zeros((4, 8, 8, 3)), np.array([0, 1, 2, 3]), {"classes": 3}, ValueError, "from 0 to 2"),
@@ -88,31 +116,9 @@ def test_batch_size_is_checked():
             source.check_batch(size)
 
 
-def test_npz_round_trip_and_errors(tmp_path):
-    path = tmp_path / "own.npz"
-    x, y = RNG.integers(0, 256, (9, 4, 4, 3)).astype(np.uint8), np.arange(9) % 3
-    np.savez(path, x=x, y=y)
-    source = data.load(str(path))
-    np.testing.assert_array_equal(source.x, x)
-    assert source.classes == 3
-    np.savez(path, x=x)
-    assert data.load(str(path), labels="random", classes=6).classes == 6
-    np.savez(path, images=x)
-    with pytest.raises(ValueError, match="expected an array 'x'"):
-        data.load(str(path))
-    path.write_bytes(b"not a zip file")
-    with pytest.raises(ValueError, match="cannot read"):
-        data.load(str(path))
-    np.savez(path, x=np.array([{"a": 1}], dtype=object), y=y)
-    with pytest.raises(ValueError, match="plain arrays"):
-        data.load(str(path))
-    with pytest.raises(FileNotFoundError, match="there is none"):
-        data.load(str(tmp_path / "absent.npz"))
-
-
 def test_real_images(cifar10_file):
     source = data.load(str(cifar10_file), image_size=16)
     images, labels = source.batch(jax.random.key(0), 64)
     assert images.shape == (64, 16, 16, 3)
-    assert source.classes == 10
+    assert source.outputs == 10
     assert 0 <= labels.min() <= labels.max() <= 9

@@ -6,7 +6,7 @@ from nasi_jax import data
 
 
 def test_images_are_standard_gaussian_and_labels_uniform():
-    source = data.Gaussian((8, 8, 3), classes=4)
+    source = data.Gaussian((8, 8, 3), outputs=4)
     images, labels = jax.jit(lambda key: source.batch(key, 500))(jax.random.key(0))
     assert images.shape == (500, 8, 8, 3)
     assert abs(float(images.mean())) < 0.02
@@ -16,7 +16,7 @@ def test_images_are_standard_gaussian_and_labels_uniform():
 
 def test_load_sets_size_and_classes():
     source = data.load("gaussian", image_size=12, classes=7)
-    assert (source.image_shape, source.classes) == ((12, 12, 3), 7)
+    assert (source.image_shape, source.outputs) == ((12, 12, 3), 7)
     assert data.load("gaussian").image_shape == (32, 32, 3)
 
 

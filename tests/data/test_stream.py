@@ -28,7 +28,7 @@ def collected(batches):
 
 def test_images_of_all_sizes_come_as_crops_of_one(prepared):
     stream = opened(prepared)
-    assert (len(stream), stream.classes, stream.image_shape) == (20, 4, (6, 6, 3))
+    assert (len(stream), stream.outputs, stream.image_shape) == (20, 4, (6, 6, 3))
     x, y = collected(stream.shuffled(0, batch=6, epochs=2))
     assert x.shape == (6, 6, 6, 6, 3)  # three batches of six in each of two epochs
     assert x.dtype == np.uint8

@@ -21,7 +21,7 @@ def test_a_prepared_set_is_read_as_it_was_written(prepared):
     x, y = np.asarray(source.x), np.asarray(source.y)
     assert x.shape == (12, 8, 8, 3)
     assert x.dtype == np.uint8
-    assert source.classes == 5
+    assert source.outputs == 5
     np.testing.assert_array_equal(x[:, 0, 0, 0] % 5, y)
     assert sorted(x[:, 0, 0, 0].tolist()) == list(range(12))
 

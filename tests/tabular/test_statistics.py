@@ -54,6 +54,22 @@ def test_infinite_scores_rank_last_or_first_and_others_are_left_out():
     assert np.isfinite(found.statistics["spearman"].value)
 
 
+def test_figures_that_are_not_numbers_are_left_out_and_counted():
+    """As SciPy has it for the architectures that are left."""
+    rng = np.random.default_rng(3)
+    truth = rng.uniform(50, 95, 39)
+    score = truth + rng.normal(0, 10, 39)
+    score[0], score[1] = np.nan, np.nan
+    truth[1], truth[5], truth[7], truth[9] = np.nan, np.nan, np.inf, -np.inf
+    found = tabular.rank(score, truth, resamples=20)
+    assert (found.count, found.left_out, found.without_truth) == (34, 2, 3)
+    kept = np.isfinite(truth) & np.isfinite(score)
+    assert found.statistics["kendall"].value == pytest.approx(scipy.stats.kendalltau(score[kept], truth[kept])[0])
+    assert all(np.isfinite(statistic).all() for statistic in found.statistics.values())
+    with pytest.raises(ValueError, match="at least 3 numbers whose architectures have a figure, got 2 of 4"):
+        tabular.rank(np.arange(4.0), np.array([1, 2, np.nan, np.nan]))
+
+
 def test_rank_sums():
     sums = tabular.rank_sum([np.array([3.0, 1, 2]), np.array([10.0, 30, 20])])
     np.testing.assert_array_equal(sums, [4, 4, 4])

@@ -1,0 +1,109 @@
+"""The contract of data: batches of any pytree, and what the outputs of a network are for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol, Self
+
+import jax
+import numpy as np
+
+from nasi_jax.data.losses import Loss
+
+
+class Batch(NamedTuple):
+    """Examples that go through a network together.
+
+    Attributes:
+        x: what the network reads, a pytree: images, token ids with a mask, a padded batch of graphs.
+        y: what its outputs are compared with, a pytree, such as labels (batch,).
+    """
+
+    x: Any
+    y: Any
+
+
+class Source(Protocol):
+    """Where batches come from: a pytree with a pure `batch`, so that it may be used inside `jit`, `vmap` and `scan`.
+
+    Attributes:
+        outputs: number of outputs of a network for it: labels, or targets of a regression.
+        loss: loss of each example, `loss(outputs, y)`, (batch,).
+    """
+
+    @property
+    def outputs(self) -> int: ...  # noqa: D102
+
+    @property
+    def loss(self) -> Loss: ...  # noqa: D102
+
+    def check_batch(self, size: int) -> None:
+        """Raises ValueError if a batch of `size` cannot be drawn."""
+        ...
+
+    def batch(self, key: jax.Array, size: int) -> Batch:
+        """Draws `size` examples."""
+        ...
+
+
+class Examples(Protocol):
+    """What a network is trained and judged on, in memory as `Images` or on disk as a `Stream`; a pytree.
+
+    Attributes:
+        outputs: number of outputs of a network for them.
+        loss: loss of each example, see `nasi_jax.data.Source`.
+    """
+
+    @property
+    def outputs(self) -> int: ...  # noqa: D102
+
+    @property
+    def loss(self) -> Loss: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def check_batch(self, size: int) -> None:
+        """Raises ValueError if a batch of `size` distinct images cannot be drawn."""
+        ...
+
+    def stored(self, size: int) -> Batch:
+        """Returns the shapes and types of a batch as `batches` and a training hand it out, before `prepare`."""
+        ...
+
+    def prepare(self, x: Any) -> Any:
+        """Returns what the network reads for examples as they are stored."""
+        ...
+
+    def batches(self, size: int) -> Iterator[tuple[Any, Any]]:
+        """Goes once through all examples, in order; the last batch may have fewer than `size`."""
+        ...
+
+    def part(self, index: np.ndarray) -> Self:
+        """Returns some of the examples."""
+        ...
+
+
+def shapes(source: Source, size: int) -> Batch:
+    """Returns the shapes and types of a batch, without drawing one.
+
+    Args:
+        source: where it would come from.
+        size: number of examples.
+
+    Returns:
+        A batch whose leaves are `jax.ShapeDtypeStruct`.
+    """
+    return jax.eval_shape(lambda key: source.batch(key, size), jax.random.key(0))
+
+
+def inputs(examples: Examples, size: int) -> Any:
+    """Returns the shapes and types of what a network reads for a batch of examples.
+
+    Args:
+        examples: what it is trained on.
+        size: number of examples.
+
+    Returns:
+        A tree of `jax.ShapeDtypeStruct`.
+    """
+    return jax.eval_shape(examples.prepare, examples.stored(size).x)

@@ -1,0 +1,66 @@
+"""What every source of batches promises."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toys
+
+from nasi_jax import data
+
+RNG = np.random.default_rng(0)
+SOURCES = {
+    "gaussian": data.Gaussian((4, 4, 3), 5),
+    "images": data.from_arrays(RNG.integers(0, 256, (20, 4, 4, 3), np.uint8), np.arange(20) % 4),
+    "images, random labels": data.from_arrays(RNG.normal(size=(20, 4, 4, 1)), None, labels="random", classes=3),
+    **{space.name: space.noise(3) for space in toys.TOYS},
+}
+
+
+@pytest.fixture(params=sorted(SOURCES))
+def source(request):
+    return SOURCES[request.param]
+
+
+def test_batches_have_the_shapes_that_are_said_without_drawing_one(source):
+    batch = source.batch(jax.random.key(0), 6)
+    said = data.shapes(source, 6)
+    assert isinstance(batch, data.Batch)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), batch) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), said
+    )
+    assert all(len(leaf) == 6 for leaf in jax.tree.leaves(batch))
+
+
+def test_a_batch_follows_from_its_key_also_under_jit_and_vmap(source):
+    keys = jax.random.split(jax.random.key(1), 3)
+    alone = [source.batch(key, 4) for key in keys]
+    together = jax.jit(jax.vmap(lambda key: source.batch(key, 4)))(keys)
+    for i, batch in enumerate(alone):
+        for a, b in zip(jax.tree.leaves(batch), jax.tree.leaves(together), strict=True):
+            np.testing.assert_allclose(a, b[i], rtol=1e-6)
+    first, second = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(batch)]) for batch in alone[:2])
+    assert not np.array_equal(first, second)
+
+
+def test_a_source_passes_through_jit_as_an_argument(source):
+    drawn = jax.jit(lambda source, key: source.batch(key, 4))(source, jax.random.key(2))
+    expected = source.batch(jax.random.key(2), 4)
+    for a, b in zip(jax.tree.leaves(drawn), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_the_loss_has_a_value_and_a_gradient_for_each_example(source):
+    _, y = source.batch(jax.random.key(3), 4)
+    outputs = jax.random.normal(jax.random.key(4), (4, source.outputs))
+    losses = source.loss(outputs, y)
+    assert losses.shape == (4,)
+    gradient = jax.grad(lambda o: source.loss(o, y)[0])(outputs)
+    assert jnp.any(gradient[0] != 0)
+    assert (gradient[1:] == 0).all()
+
+
+def test_batches_that_cannot_be_drawn_are_refused(source):
+    source.check_batch(4)
+    with pytest.raises(ValueError, match="batch: expected"):
+        source.check_batch(0)
