@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import tyro
 
 from nasi_jax import data, ntk, search, spaces
-from nasi_jax.search.objectives import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,29 +44,28 @@ class Options:
 def main(options: Options) -> None:
     """Prints the table."""
     space = spaces.get("nasbench201")
-    config = search.NASIConfig(
-        channels=options.channels, cells=options.cells, batch=options.batch, estimator="soft", objective="one-batch"
-    )
+    size = space.Size(options.channels, options.cells)
+    strategy = search.NASI(size=size, batch=options.batch, estimator="soft", objective="one-batch")
     source = data.Gaussian((options.image_size, options.image_size, 3))
-    module = search.one_shot(space, config, source)
-    params = jax.jit(lambda key: search.init_params(space, config, source, key))(jax.random.key(0))
-    batch = Batch(*source.batch(jax.random.key(1), options.batch), jax.random.key(2))
+    module = strategy.one_shot(space, source)
+    params = jax.jit(lambda key: strategy.init_params(space, source, key))(jax.random.key(0))
+    sample = search.Sample(source.batch(jax.random.key(1), options.batch), source.loss, jax.random.key(2))
     weights = jax.tree.map(jax.nn.softmax, space.alphas())
 
     def network(p: Any, w: spaces.Weights, x: jax.Array) -> jax.Array:
         return module.apply({"params": p}, x, w)  # type: ignore[return-value]
 
     def loss(p: Any, w: spaces.Weights) -> jax.Array:
-        return jnp.mean(ntk.cross_entropy(network(p, w, batch.x), batch.y))
+        return jnp.mean(ntk.cross_entropy(network(p, w, sample.batch.x), sample.batch.y))
 
     programs: dict[str, Callable[[Any, spaces.Weights], Any]] = {"loss gradient": jax.grad(loss)}
     for objective in ("one-batch", "participation-ratio"):
 
         def value(p: Any, w: spaces.Weights, objective: search.Objective = objective) -> search.Measurement:
-            return search.measure(objective, network, p, w, batch)
+            return search.measure(objective, network, p, w, sample)
 
         def forward(p: Any, w: spaces.Weights, objective: search.Objective = objective) -> Any:
-            return search.measure_with_gradient(objective, network, p, w, batch)
+            return search.measure_with_gradient(objective, network, p, w, sample)
 
         programs[f"{objective}, value"] = value
         programs[f"{objective}, gradient, forward over reverse"] = forward

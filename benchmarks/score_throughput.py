@@ -69,7 +69,7 @@ def main(options: Options) -> None:
     scorers: dict[str, scores.Scorer] = {}
     for compilation in get_args(scores.Compilation):
         for size, i in (("full", 0), ("reduced", 1)):
-            config = scores.ScoreConfig(options.channels[i], options.depth[i], options.batch[i])
+            config = scores.ScoreConfig(space.Size(options.channels[i], options.depth[i]), options.batch[i])
             source = data.Gaussian((options.image_size[i], options.image_size[i], 3))
             scorer = scores.Scorer(space, source, (SCORE,), config, compilation=compilation)
             start = time.perf_counter()

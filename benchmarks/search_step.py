@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any
 
 import tyro
 
@@ -89,18 +88,17 @@ def our_steps(options: Options) -> list[float]:
     import jax
 
     from nasi_jax import data, search, spaces
+    from nasi_jax.programs import choose_execution
 
     space = spaces.get("darts")
     config = dataclasses.replace(
         search.preset("nasi-fix", space),
-        batch=options.batch[0], cells=options.cells, channels=options.channels, steps=options.steps + 1,
+        batch=options.batch[0], size=space.Size(options.channels, options.cells), steps=options.steps + 1,
     )  # fmt: skip
     source = data.Gaussian((options.image_size, options.image_size, 3))
-    compilation: Any = options.alone
+    execution = choose_execution("search", {"blocks"}, blocks=options.alone == "blocks")
     times, start = [], time.perf_counter()
-    for states, _ in search.iterate(
-        jax.random.key(0)[None], space, source, config, scan=False, compilation=compilation
-    ):
+    for states, _ in search.iterate(jax.random.key(0)[None], space, source, config, execution=execution):
         jax.block_until_ready(states)
         times.append(time.perf_counter() - start)
         start = time.perf_counter()

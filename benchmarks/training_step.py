@@ -28,6 +28,7 @@ import numpy as np
 import tyro
 
 from nasi_jax import data, programs, scores, spaces, train
+from nasi_jax.programs import Execution
 
 CELL = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|none~2|"
 NETWORKS = {
@@ -126,8 +127,9 @@ def product_rate(options: Options) -> float:
 def operations(options: Options, which: int) -> float:
     """Returns the operations of a step, two for each multiply-add."""
     name, genotype, recipe = settings(options, which)
-    side = options.image_size[which]
-    counted = scores.Counter(spaces.get(name), (side, side, 3), **train.size(recipe, 10))(genotype)
+    space, side = spaces.get(name), options.image_size[which]
+    x = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
+    counted = scores.Counter(space, x, train.size(space, recipe), 10)(genotype)
     return 3 * 2 * counted["flops"] * options.batch
 
 
@@ -144,9 +146,7 @@ def ours(options: Options, which: int, members: int, *, together: bool = True, f
     rng, count, side = np.random.default_rng(0), 4 * options.batch, options.image_size[which]
     x = rng.integers(0, 256, (count, side, side, 3), np.uint8)
     images = data.from_arrays(x, rng.integers(0, 10, count), classes=10)
-    network: Any = train.network(spaces.get(name), genotype, recipe, 10)
-    if hasattr(network, "fused"):
-        network = network.clone(fused=fused)
+    network = train.network(spaces.get(name), genotype, recipe, 10).clone(execution=Execution(fused=fused))
     keys = jax.vmap(jax.random.key)(jnp.arange(members))
     states: Any = train.init_states(keys, network, recipe, images)
     ordered = jnp.stack([train.order(images, key, 0) for key in keys])

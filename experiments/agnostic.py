@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from nasi_jax import data, scores, spaces
+from nasi_jax.nn import Style
 
 KINDS = ("true labels", "random labels", "Gaussian")
 PAIRS = (("true labels", "random labels"), ("true labels", "Gaussian"))
@@ -88,18 +89,18 @@ def read(path: pathlib.Path) -> list[dict[str, str]]:
 def measure(options: Options, space: spaces.SearchSpace, source: data.Images, path: pathlib.Path) -> None:
     """Appends the rows of one space that the file lacks."""
     done = {(row["seed"], row["genotype"], row["batch"]) for row in read(path) if row["space"] == space.name}
-    config = scores.ScoreConfig(options.channels, CELLS[space.name], options.batch, affine=False)
+    size = space.Size(channels=options.channels, cells=CELLS[space.name])
+    config = scores.ScoreConfig(size, options.batch, Style(affine=False))
     scorer = scores.Scorer(space, source, ("ntk-one-batch",), config)
-    noise = data.Gaussian(source.image_shape, source.classes)
+    noise = data.Gaussian(source.image_shape, source.outputs)
     genotypes = [space.sample(jax.random.key(i)) for i in range(options.architectures)]
     for seed in range(options.seeds):
         draw = scorer.draw(seed)
         batches = []
         for number in range(options.batches):
             image_key, noise_key = jax.random.split(jax.random.fold_in(draw.key, number))
-            x, y = source.batch(image_key, options.batch)
-            gaussian, labels = noise.batch(noise_key, options.batch)
-            batches.append((draw._replace(x=x, y=y), draw._replace(x=x, y=labels), draw._replace(x=gaussian, y=labels)))
+            images, gaussian = source.batch(image_key, options.batch), noise.batch(noise_key, options.batch)
+            batches.append([draw._replace(batch=b) for b in (images, images._replace(y=gaussian.y), gaussian)])
         for genotype, number in itertools.product(genotypes, range(options.batches)):
             key = (str(seed), space.format(genotype), str(number))
             if key in done:

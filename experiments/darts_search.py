@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from nasi_jax import cli, scores, spaces
+from nasi_jax import cli, data, scores, spaces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ def table(
     weights: dict[str, np.ndarray],
 ) -> str:
     """Writes the figures as Markdown."""
-    counter = scores.Counter(space, (32, 32, 3), channels=36, cells=20)
+    counter = scores.Counter(space, data.shapes(space.noise(), 2).x, space.Size(36, 20), 10)
     lines = ["| searches | T~, mean over steps | million parameters (36 channels, 20 cells) | agreement of searches |"]
     lines.append("| --- | --- | --- | --- |")
     for kind, record in records.items():

@@ -67,14 +67,14 @@ def main(options: Options) -> None:
 def measure(options: Options, depth: int) -> dict[str, tuple[float, float]]:
     """Returns for each cell the geometric means over seeds of the one-batch estimate and the participation ratio."""
     space = spaces.get("nasbench201")
-    config = search.NASIConfig(channels=options.channels, cells=depth, batch=options.batch)
+    strategy = search.NASI(size=space.Size(options.channels, depth), batch=options.batch)
     source = data.Gaussian((options.image_size, options.image_size, 3))
-    module = search.one_shot(space, config, source)
-    draw = jax.jit(lambda key: search.init_params(space, config, source, key))
+    module = strategy.one_shot(space, source)
+    draw = jax.jit(lambda key: strategy.init_params(space, source, key))
 
     @jax.jit
     def figures(params: dict, weights: spaces.Weights, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x, y = source.batch(key, config.batch)
+        x, y = source.batch(key, strategy.batch)
 
         def network(p: dict, x: jax.Array) -> jax.Array:
             return module.apply({"params": p}, x, weights)  # type: ignore[return-value]

@@ -100,7 +100,7 @@ def measure(
     recipe: train.Recipe, space: spaces.SearchSpace, genotype: Any, training: data.Images, test: data.Images, seed: int
 ) -> tuple[float, int]:
     """Trains once; returns the test accuracy after the last epoch and the number of parameters."""
-    network = train.network(space, genotype, recipe, training.classes)
+    network = train.network(space, genotype, recipe, training.outputs)
     states: Any = None
     for latest in train.iterate(jax.random.key(seed)[None], network, recipe, training):
         states = latest

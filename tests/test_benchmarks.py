@@ -36,3 +36,22 @@ def test_ntk_trace_runs_at_a_tiny_size(tmp_path):
     exact = [line.split("|")[6].strip() for line in lines if line.startswith("| exact, chunks") and "%" in line]
     assert exact[:2] == ["0.00%", "0.00%"]
     assert sum(line.startswith("| neural-tangents 3 |") for line in lines) == 3
+
+
+@pytest.mark.slow
+def test_strategies_run_at_a_tiny_size(tmp_path):
+    script = ROOT / "benchmarks" / "strategies.py"
+    size = [
+        "--strategies",
+        "evolution",
+        "random",
+        "--repetitions",
+        "3",
+        "--evaluations",
+        "60",
+        "--peer-repetitions",
+        "1",
+    ]
+    subprocess.run([sys.executable, script, *size, "--out", tmp_path / "t.md"], check=True, capture_output=True)
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in lines[-2:]] == ["evolution", "random"]

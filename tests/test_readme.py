@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from nasi_jax import search
+from nasi_jax import search, spaces
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-TINY = {"batch": 4, "channels": 2, "cells": 1}
+TINY = {"batch": 4, "size": spaces.NASBench201Size(2, 1)}
 
 
 def blocks(language):
@@ -17,11 +17,11 @@ def blocks(language):
 
 def test_the_python_examples_run(monkeypatch):
     """In order, in one namespace, at a tiny size."""
-    small = functools.partial(search.NASIConfig, **TINY)
-    monkeypatch.setattr(search.loop, "NASIConfig", functools.partial(small, steps=2, rounds=1))
-    monkeypatch.setattr(search, "NASIConfig", small)
+    small = functools.partial(search.NASI, **TINY)
+    monkeypatch.setattr(search.loop, "NASI", functools.partial(small, steps=2, rounds=1))
+    monkeypatch.setattr(search, "NASI", small)
     found, namespace = blocks("python"), {}
-    assert len(found) == 6
+    assert len(found) == 7
     for block in found:
         exec(block, namespace)
     assert (
@@ -37,7 +37,7 @@ def test_every_option_in_the_readme_exists():
     from nasi_jax import cli
 
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("nasi ")]
-    assert len(commands) == 12
+    assert len(commands) == 13
     for command in commands:
         cli.parse(command.split("#")[0].split()[1:])
 

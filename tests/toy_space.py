@@ -7,25 +7,21 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from nasi_jax import spaces
+from nasi_jax.nn import Style
+from nasi_jax.programs import Execution
 
 OPERATIONS = ("none", "skip", "dense", "tanh", "normalise")
 
 
-class ToyNetwork(nn.Module):
-    channels: int = 4
-    cells: int = 1
-    classes: int = 3
-    parameterisation: str = "standard"
-    discrete: str = "no"
-
+class ToyNetwork(spaces.Network):
     @nn.compact
     def __call__(self, x, weights):
-        h = jnp.tanh(nn.Dense(self.channels, param_dtype=x.dtype)(x.reshape(len(x), -1)))
+        h = jnp.tanh(nn.Dense(self.size.channels, param_dtype=x.dtype)(x.reshape(len(x), -1)))
         for row in weights["cell"]:
-            linear, squashed = (nn.Dense(self.channels, param_dtype=x.dtype)(h) for _ in range(2))
+            linear, squashed = (nn.Dense(self.size.channels, param_dtype=x.dtype)(h) for _ in range(2))
             normalised = jax.nn.standardize(h, axis=0, epsilon=1e-5)
             h = 0.3 * h + row[1] * h + row[2] * linear + row[3] * jnp.tanh(squashed) + row[4] * normalised
-        return nn.Dense(self.classes, param_dtype=x.dtype)(h)
+        return nn.Dense(self.outputs, param_dtype=x.dtype)(h)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,5 +30,7 @@ class ToySpace(spaces.NASBench201):
 
     name = "toy"
 
-    def one_shot(self, **size):
-        return ToyNetwork(**size)
+    search_size = spaces.NASBench201Size(2, 1)
+
+    def network(self, genotype, size, outputs, style=Style(), execution=Execution()):
+        return ToyNetwork(size, outputs, style, execution)

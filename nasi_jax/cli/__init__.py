@@ -1,22 +1,30 @@
 """The `nasi` command: a file for each of its verbs, and run folders that all of them share.
 
-Verbs name `nasi_jax.report` and `nasi_jax.tabular` in full, which load at the first use: a command starts in half the
-time without matplotlib and scipy.stats.
+Nothing heavy loads with this module, so that signals are taken before JAX and the verbs load. Verbs name
+`nasi_jax.report` and `nasi_jax.tabular` in full, which load at the first use: a command starts in half the time without
+matplotlib and scipy.stats.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
+import operator
+import os
+import signal
 import sys
-from typing import Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
+import nasi_jax
 
-from nasi_jax.cli.compiled import keep_compiled_programs
-from nasi_jax.cli.correlate import Correlate
-from nasi_jax.cli.draw import Draw
-from nasi_jax.cli.score import ScoreVerb
-from nasi_jax.cli.search import Search, with_preset
-from nasi_jax.cli.train import Train, with_recipe
+if TYPE_CHECKING:
+    from nasi_jax.cli.correlate import Correlate
+    from nasi_jax.cli.draw import Draw
+    from nasi_jax.cli.score import ScoreVerb
+    from nasi_jax.cli.search import Search
+    from nasi_jax.cli.train import Train
 
 DESCRIPTION = "Neural architecture search at initialisation (NASI)."
 
@@ -25,19 +33,26 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command.
 
     Args:
-        arguments: command line without the program's name; that of the process when None.
+        arguments: command line without the program's name; that of the process when None, which then ends at a signal.
 
     Returns:
-        Exit status: 0 success, 1 a computation that could not go on, 2 bad input, 130 interrupted.
+        Exit status: 0 success, 1 a computation that could not go on, 2 bad input, 130 and 143 interrupted by SIGINT and
+        SIGTERM.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    keep_compiled_programs()
+    if arguments is None:
+        arguments = sys.argv[1:]
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _end)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # help has letters that the locale may lack
+            stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        return parse(arguments).run()
-    except FloatingPointError as error:
-        return _fail(error, 1)
-    except (ValueError, TypeError, OSError) as error:
-        return _fail(error, 2)
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    return status
 
 
 def parse(arguments: list[str]) -> Search | ScoreVerb | Correlate | Draw | Train:
@@ -48,22 +63,98 @@ def parse(arguments: list[str]) -> Search | ScoreVerb | Correlate | Draw | Train
 
     Returns:
         The verb with its options.
+
+    Raises:
+        ValueError: an output has no name, a limit is given twice, or an option is one of another strategy.
     """
+    import tyro
+
+    from nasi_jax.cli.correlate import Correlate
+    from nasi_jax.cli.draw import Draw
+    from nasi_jax.cli.options import named_space
+    from nasi_jax.cli.score import ScoreVerb, with_size
+    from nasi_jax.cli.search import typed, with_defaults
+    from nasi_jax.cli.train import Train, with_recipe
+
+    # which would be the folder that the command runs in
+    if "--out=" in arguments or ("--out", "") in itertools.pairwise(arguments):
+        raise ValueError("out: expected a path, got ''")
+    for option in ("--max-params", "--max-flops", "--max-latency-ms"):
+        times = sum(argument.partition("=")[0] == option for argument in arguments)
+        if times > 1:
+            raise ValueError(f"{option[2:].replace('-', '_')}: expected once, got it {times} times")
+    space = named_space(arguments)
+    searched = with_defaults(arguments, space)
+    # each space has its own sizes and each strategy its own settings, which are options
+    verbs: list[Any] = [
+        Annotated[typed(searched, space), tyro.conf.subcommand("search", default=searched)],
+        Annotated[ScoreVerb[space.Size], tyro.conf.subcommand("score", default=with_size(space))],
+        Annotated[Correlate, tyro.conf.subcommand("correlate")],
+        Annotated[Train, tyro.conf.subcommand("train", default=with_recipe(arguments))],
+        Annotated[Draw, tyro.conf.subcommand("draw")],
+    ]
     return tyro.cli(
-        Annotated[Search, tyro.conf.subcommand("search", default=with_preset(arguments))]
-        | Annotated[ScoreVerb, tyro.conf.subcommand("score")]
-        | Annotated[Correlate, tyro.conf.subcommand("correlate")]
-        | Annotated[Train, tyro.conf.subcommand("train", default=with_recipe(arguments))]
-        | Annotated[Draw, tyro.conf.subcommand("draw")],
+        functools.reduce(operator.or_, verbs),
         prog="nasi",
         description=DESCRIPTION,
         args=arguments,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.AvoidSubcommands),
     )
 
 
-def _fail(error: Exception, status: int) -> int:
-    print(f"nasi: error: {error}", file=sys.stderr)
+def _run(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        print(f"nasi {nasi_jax.__version__}")
+        return 0
+
+    import jax
+
+    from nasi_jax.cli.compiled import keep_compiled_programs
+
+    try:
+        _check_devices()
+        verb = parse(arguments or ["--help"])
+        keep_compiled_programs()
+        return verb.run()
+    except SystemExit:
+        sys.stdout.flush()  # of help, in case that its reader has gone
+        raise
+    except KeyboardInterrupt as interrupted:
+        print(f"{_after_echo()}nasi: {interrupted or 'interrupted'}", file=sys.stderr)
+        return 128 + getattr(interrupted, "signum", signal.SIGINT)
+    except BrokenPipeError:
+        raise
+    except (FloatingPointError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        return _fail(error, 1)
+    except (ValueError, TypeError, OSError) as error:
+        return _fail(error, 2)
+
+
+def _check_devices() -> None:
+    """Raises ValueError where there is no device of the kind asked for, which importing a verb would need."""
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as error:  # JAX raises several types, an AssertionError among them
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        raise ValueError(f"JAX finds no device (JAX_PLATFORMS is {wanted!r}): {error or 'none'}") from error
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    """Ends the process: whatever a verb does outside of `nasi_jax.runs.run` can be done again."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{_after_echo()}nasi: interrupted\n".encode())
+    os._exit(128 + signum)
+
+
+def _after_echo() -> str:
+    """Returns a line's end where a terminal shows ^C before what follows."""
+    return "\n" if os.isatty(2) else ""
+
+
+def _fail(error: BaseException, status: int) -> int:
+    print(f"nasi: error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
     return status
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import dataclasses
+import io
 import json
 import math
 import pathlib
-from typing import Any
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 import nasi_jax
 from nasi_jax import spaces
-from nasi_jax.runs.folder import write_atomic
+from nasi_jax.runs.files import remove_partial, write_atomic
+from nasi_jax.runs.folder import RunFolderError, lock_folder
 from nasi_jax.runs.progress import Progress
 from nasi_jax.scores.catalogue import SCORES
+
+_RESULT, _TABLE = "correlation.json", "correlation.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +32,10 @@ class Correlate:
 
     Attributes:
         scores: CSV files of `nasi score`, such as those of the shards of one command.
-        table: CSV file of the benchmark, plain or gzipped, with a column arch and columns of accuracies.
-        column: columns of the table to rank.
+        table: CSV file of the benchmark, plain or gzipped, its cells parted by commas, semicolons or tabs, with a
+            column arch and columns of accuracies.
+        column: columns of the table to rank, in percent or as fractions: only the best of 100 is in their unit.
+        missing: what becomes of architectures that the table does not have: an error, or they are dropped and counted.
         out: folder for table and plots.
         space: search space of the architectures.
         combine: further scores, each a sum of ranks of others, as in "zico+naswot".
@@ -38,6 +46,7 @@ class Correlate:
     scores: tuple[pathlib.Path, ...]
     table: pathlib.Path
     column: tuple[str, ...]
+    missing: Literal["error", "drop"] = "error"
     out: pathlib.Path = pathlib.Path("correlation")
     space: str = "nasbench201"
     combine: tuple[str, ...] = ()
@@ -51,14 +60,18 @@ class Correlate:
             The exit status.
 
         Raises:
-            ValueError: a file or column is not as expected.
+            ValueError: a file or column is not as expected, or the folder cannot be used.
             FileNotFoundError: there is no such file.
         """
         if self.resamples < 1:
             raise ValueError(f"resamples: expected a positive integer, got {self.resamples}")
         names, rows, failed = _read(self.scores)
         texts = list(dict.fromkeys(text for text, _ in rows))
-        truth = nasi_jax.tabular.Table.read(self.table, self.column).lookup(texts)
+        space = spaces.get(self.space)
+        table = nasi_jax.tabular.Table.read(self.table, self.column)
+        asked = len(texts)
+        texts = [text for text in texts if self.missing == "error" or table.row(space, text) is not None]
+        truth = table.lookup(texts, space)
         seeds = sorted({seed for _, seed in rows})
         # the mean over seeds, not a number where a seed is missing or failed
         absent = dict.fromkeys(names, math.nan)
@@ -66,13 +79,41 @@ class Correlate:
             name: np.mean([[rows.get((t, s), absent)[name] for s in seeds] for t in texts], axis=1) for name in names
         }
         if self.unique:
-            truth, values = _merged(spaces.get(self.space), texts, truth, values)
+            truth, values = _merged(space, texts, truth, values)
         oriented = {name: _sign(name) * column for name, column in values.items()}
         for combination in self.combine:
             parts = combination.split("+")
             if not set(parts) <= set(names):
                 raise ValueError(f"combine: expected names of {names} joined by '+', got {combination!r}")
             oriented[combination] = values[combination] = nasi_jax.tabular.rank_sum([oriented[part] for part in parts])
+        notes = [f"Seeds: {len(seeds)}; scores are means over them. Intervals: 95%, bootstrap over architectures."]
+        if failed:
+            notes.append(f"{failed} rows are without a finite score, for the reasons that the files name.")
+        dropped = asked - len(texts)
+        if dropped:
+            notes.append(f"{dropped} of {asked} architectures are not in the table, and were left out.")
+        notes.append("A score marked with - is said to be better where it is lower, and was negated.")
+        notes.append("The best of 100 is in the unit of its column; all else does not depend on the unit.")
+        # of names from files, which may be anybody's
+        pictures = {name: re.sub(r"[^\w.+=(),-]", "_", name) + ".png" for name in values}
+        with _claimed(self.out, [*pictures.values(), _TABLE, _RESULT]):
+            results, lines = self._ranked(oriented, truth)
+            text = "\n".join([*lines, "", *notes]) + "\n"
+            for name, picture in pictures.items():
+                buffer = io.BytesIO()
+                figure = nasi_jax.report.scatter_figure(name, values[name], truth)
+                figure.savefig(buffer, format="png", dpi=120)
+                write_atomic(self.out / picture, buffer.getvalue())
+            record = {"seeds": seeds, "missing": dropped, "scores": results}
+            write_atomic(self.out / _TABLE, text)
+            write_atomic(self.out / _RESULT, json.dumps(record, indent=2) + "\n")
+        print(text, end="")
+        return 0
+
+    def _ranked(
+        self, oriented: dict[str, np.ndarray], truth: dict[str, np.ndarray]
+    ) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        """Returns the statistics of each score and column, as JSON values and as lines of a table."""
         results: dict[str, dict[str, Any]] = {}
         header = ["score", "truth", "architectures", *nasi_jax.tabular.STATISTICS]
         lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
@@ -84,19 +125,22 @@ class Correlate:
                     results[name][column] = nasi_jax.tabular.as_json(ranking)
                     lines.append(_line(name, column, ranking))
                     progress.advance(1, {"spearman": ranking.statistics["spearman"].value})
-        notes = [f"Seeds: {len(seeds)}; scores are means over them. Intervals: 95%, bootstrap over architectures."]
-        if failed:
-            notes.append(f"{failed} rows are without a finite score, for the reasons that the files name.")
-        notes.append("A score marked with - is said to be better where it is lower, and was negated.")
-        self.out.mkdir(parents=True, exist_ok=True)
-        for name, score in values.items():
-            figure = nasi_jax.report.scatter_figure(name, score, truth)
-            figure.savefig(self.out / f"{name}.png", dpi=120)
-        text = "\n".join([*lines, "", *notes]) + "\n"
-        write_atomic(self.out / "correlation.md", text)
-        write_atomic(self.out / "correlation.json", json.dumps({"seeds": seeds, "scores": results}, indent=2) + "\n")
-        print(text, end="")
-        return 0
+        return results, lines
+
+
+@contextlib.contextmanager
+def _claimed(out: pathlib.Path, names: Sequence[str]) -> Iterator[None]:
+    """Holds a folder whose files of these names may be written: they are those of an earlier command, or not there."""
+    lock = lock_folder(out)
+    try:
+        there = [name for name in names if (out / name).exists()]
+        if there and _RESULT not in there:
+            raise RunFolderError(f"out: {str(out)!r} holds a {there[0]}, but no {_RESULT}; choose another folder")
+        for name in names:
+            remove_partial(out, name)
+        yield
+    finally:
+        lock.release()
 
 
 def _read(paths: tuple[pathlib.Path, ...]) -> tuple[list[str], dict[tuple[str, int], dict[str, float]], int]:
@@ -105,11 +149,8 @@ def _read(paths: tuple[pathlib.Path, ...]) -> tuple[list[str], dict[tuple[str, i
     rows: dict[tuple[str, int], dict[str, float]] = {}
     failed = 0
     for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"scores: expected a CSV file, there is none at {str(path)!r}")
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
+        for number, row in nasi_jax.tabular.read_rows(path, "scores"):
+            columns = list(row)
             if columns[:2] != ["genotype", "seed"] or columns[-1:] != ["reason"]:
                 raise ValueError(f"scores: expected a file of 'nasi score' at {str(path)!r}, got columns {columns}")
             if names and names != columns[2:-1]:
@@ -117,15 +158,17 @@ def _read(paths: tuple[pathlib.Path, ...]) -> tuple[list[str], dict[tuple[str, i
                     f"scores: expected scores {names} as in {str(paths[0])!r}, {str(path)!r} has {columns}"
                 )
             names = columns[2:-1]
-            for row in reader:
+            try:
                 key = (row["genotype"], int(row["seed"]))
-                if key in rows:
-                    raise ValueError(f"scores: {str(path)!r} repeats {key[0]!r}, seed {key[1]}")
                 values = {name: float(row[name]) for name in names}
-                if row["reason"]:
-                    failed += 1
-                if not row["reason"].startswith("line "):  # lines that are not architectures have no truth
-                    rows[key] = values
+            except ValueError as error:
+                raise ValueError(f"scores: line {number} of {str(path)!r}: {error}") from error
+            if key in rows:
+                raise ValueError(f"scores: {str(path)!r} repeats {key[0]!r}, seed {key[1]}")
+            if row["reason"]:
+                failed += 1
+            if not row["reason"].startswith("line "):  # lines that are not architectures have no truth
+                rows[key] = values
     if not rows:
         raise ValueError(f"scores: expected rows, there are none in {[str(path) for path in paths]}")
     return names, rows, failed
@@ -137,18 +180,26 @@ def _merged(space: Any, texts: list[str], truth: dict[str, np.ndarray], values: 
         groups.setdefault(space.canonical(space.parse(text)), []).append(number)
     members = list(groups.values())
     return (
-        {name: np.array([column[group].mean() for group in members]) for name, column in truth.items()},
+        {name: np.array([_mean(column[group]) for group in members]) for name, column in truth.items()},
         {name: column[[group[0] for group in members]] for name, column in values.items()},
     )
 
 
+def _mean(figures: np.ndarray) -> float:
+    """Returns the mean of the finite ones, NaN where there are none."""
+    known = figures[np.isfinite(figures)]
+    return float(known.mean()) if len(known) else math.nan
+
+
 def _sign(name: str) -> int:
-    return -1 if name in SCORES and not SCORES[name].higher_is_better else 1
+    known = SCORES.get(name.partition("(")[0])
+    return -1 if known is not None and not known.higher_is_better else 1
 
 
 def _line(name: str, column: str, ranking: nasi_jax.tabular.Ranking) -> str:
     count = str(ranking.count)
     extra = [f"{ranking.left_out} not a number"] if ranking.left_out else []
+    extra += [f"{ranking.without_truth} without a figure"] if ranking.without_truth else []
     extra += [f"{ranking.infinite} infinite"] if ranking.infinite else []
     extra += [f"{ranking.ties} tied"] if ranking.ties else []
     cells = ["-" * (_sign(name) < 0) + name, column, count + (f" ({', '.join(extra)})" if extra else "")]

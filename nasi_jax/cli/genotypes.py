@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import pathlib
 from typing import Any
 
 from nasi_jax import spaces
+from nasi_jax.runs.files import read_json
 
 
 def read(text: str, space_name: str) -> tuple[spaces.SearchSpace, Any]:
@@ -26,12 +25,12 @@ def read(text: str, space_name: str) -> tuple[spaces.SearchSpace, Any]:
     if not text.endswith(".json"):
         space = spaces.get(space_name)
         return space, space.parse(text)
-    path = pathlib.Path(text)
-    if not path.is_file():
-        raise FileNotFoundError(f"genotype: expected a genotype.json, there is none at {text!r}")
+    record = read_json(text, "genotype")
+    named = {"space": space_name, "genotype": ""} | (record if isinstance(record, dict) else {})
+    if not isinstance(named["space"], str) or not isinstance(named["genotype"], str):
+        raise ValueError(f"genotype: expected texts 'space' and 'genotype' in {text!r}")
     try:
-        record = json.loads(path.read_text())
+        space = spaces.get(named["space"])
+        return space, spaces.from_json(space, record)
     except ValueError as error:
-        raise ValueError(f"genotype: {text!r} is not JSON: {error}") from error
-    space = spaces.get(record.get("space", space_name) if isinstance(record, dict) else space_name)
-    return space, spaces.from_json(space, record)
+        raise ValueError(f"genotype: {text!r}: {error}") from error

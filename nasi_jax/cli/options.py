@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 from typing import Literal
 
-from nasi_jax import data
+from nasi_jax import data, spaces
+from nasi_jax.spaces import SearchSpace
+
+_IMAGE_SIZE = 16
+_SPACE = "nasbench201"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,23 +19,28 @@ class DataOptions:
     """Where batches come from.
 
     Attributes:
-        data: "gaussian", the path of an .npz file with x and y, or the name of a TensorFlow data set.
+        data: "gaussian" for random inputs that suit the space, an .npz or HDF5 file with x and y or x_train and
+            y_train, a folder with a folder of .png or .jpg pictures for each class, or the name of a TensorFlow data
+            set.
         labels: the data's own labels or random ones; by default true where there are labels.
-        image_size: height and width that images are brought to; 0 leaves them as they are (Gaussian: 32).
-        classes: number of labels of Gaussian inputs or of an .npz file; by default 10, or as many as its labels say.
+        image_size: height and width that images are brought to, 16 by default; 0 leaves them as they are.
+        classes: number of labels of random inputs or of a file; by default 10, or as many as its labels say.
         data_dir: folder of prepared TensorFlow data sets.
         download: allow TensorFlow Datasets to download the data set.
     """
 
     data: str = "gaussian"
     labels: Literal["true", "random"] | None = None
-    image_size: int = 16
+    image_size: int | None = None
     classes: int | None = None
     data_dir: pathlib.Path | None = None
     download: bool = False
 
-    def source(self) -> data.Source:
+    def source(self, space: SearchSpace) -> data.Source:
         """Opens the data.
+
+        Args:
+            space: gives random inputs.
 
         Returns:
             The source of batches.
@@ -39,16 +49,50 @@ class DataOptions:
             ValueError: an option is out of range or does not go with the data.
             FileNotFoundError: there is no such file or data set.
         """
-        if self.image_size < 0:
+        if self.image_size is not None and self.image_size < 0:
             raise ValueError(f"image_size: expected 0 or a positive integer, got {self.image_size}")
+        size = _IMAGE_SIZE if self.image_size is None else self.image_size or None
+        if self.data == "gaussian":
+            if self.labels == "true":
+                raise ValueError("labels: expected 'random' with random inputs, which have no true labels, got 'true'")
+            noise = space.noise(10 if self.classes is None else self.classes)
+            if isinstance(noise, data.Gaussian):
+                return noise if size is None else noise.resized(size)
+            if self.image_size is not None:
+                raise ValueError(f"image_size: expected none, {space.name} does not read images, got {self.image_size}")
+            return noise
         return data.load(
             self.data,
             labels=self.labels,
-            image_size=self.image_size or None,
+            image_size=size,
             classes=self.classes,
             directory=self.data_dir,
             download=self.download,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class SpaceOptions:
+    """Which architectures there are.
+
+    Attributes:
+        space: search space.
+        forbid: choices that no architecture is to have, such as none or avg_pool_3x3.
+        fix: edges that are to have one choice, as edge=choice, such as "1->3=nor_conv_3x3"; kind/edge=choice where it
+            is the edge of one kind of cell alone.
+    """
+
+    space: str = _SPACE
+    forbid: tuple[str, ...] = ()
+    fix: tuple[str, ...] = ()
+
+    def opened_space(self) -> SearchSpace:
+        """Returns the space without what is left out.
+
+        Raises:
+            ValueError: a name is unknown, or too little is left.
+        """
+        return spaces.restricted(spaces.get(self.space), self.forbid, self.fix)
 
 
 def named_in(arguments: list[str], defaults: dict[str, str]) -> dict[str, str]:
@@ -62,8 +106,14 @@ def named_in(arguments: list[str], defaults: dict[str, str]) -> dict[str, str]:
         The options' values.
     """
     named = dict(defaults)
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in itertools.pairwise([*arguments, ""]):
         option, equals, value = argument.partition("=")
         if option in named:
             named[option] = value if equals else following
     return named
+
+
+def named_space(arguments: list[str]) -> SearchSpace:
+    """Returns the space that a command line names, whose sizes are options; what is wrong with it is said later."""
+    name = named_in(arguments, {"--space": _SPACE})["--space"]
+    return spaces.SPACES.get(name, spaces.SPACES[_SPACE])

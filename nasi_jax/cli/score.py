@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
-import json
 import math
 import pathlib
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import jax
 import tyro
 
-from nasi_jax import spaces
-from nasi_jax.cli.options import DataOptions
-from nasi_jax.runs.folder import RunFolderError, interruptible, provenance, write_atomic
-from nasi_jax.runs.progress import Progress
+from nasi_jax import runs, spaces
+from nasi_jax.cli.inputs import data_identity
+from nasi_jax.cli.options import DataOptions, SpaceOptions
+from nasi_jax.runs import ScoreSheet
+from nasi_jax.runs.files import read_text, text_identity
 from nasi_jax.scores.catalogue import SCORES
 from nasi_jax.scores.cluster import ClusterScorer
 from nasi_jax.scores.scorer import Compilation, ScoreConfig, Scorer
 
-_CONFIG = ScoreConfig()
 _LARGEST_WHOLE = 10**6
+_DRAWN_AT_ONCE = 1024
+SizeT = TypeVar("SizeT")
 
 
 class Row(NamedTuple):
@@ -38,17 +38,17 @@ class Row(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ScoreVerb(DataOptions):
+class ScoreVerb(SpaceOptions, DataOptions, Generic[SizeT]):
     """Score architectures at initialisation; append a row for each and seed to a CSV file.
 
     Rows that the file has already are not computed again, so that an interrupted command continues when it is given
-    again. Settings stand in a file of the same name that ends in .json.
+    again, and one that asks for more architectures, seeds or scores adds them. Settings stand beside the file, in one
+    of its name and .json.
 
     Attributes:
         out: CSV file; columns genotype, seed, the scores, and a reason where a score is not a finite number.
         score: names of the scores; --list explains them.
         list: print what every score computes and needs, and stop.
-        space: search space.
         genotypes: file with an architecture in text form on each line, or - for standard input.
         sample: number of architectures drawn at random, without repetition, instead of a file.
         sample_seed: seed of that draw.
@@ -63,13 +63,12 @@ class ScoreVerb(DataOptions):
         ray: address of a Ray cluster whose nodes share the work, or "local"; needs the extra of that name.
         keep_going: leave out duplicates and record malformed lines as rows, instead of stopping.
         overwrite: drop the file that is there.
-        config: size of the networks.
+        config: the networks that are scored.
     """
 
     out: pathlib.Path = pathlib.Path("scores.csv")
     score: tuple[str, ...] = ("ntk-one-batch",)
     list: bool = False
-    space: str = "nasbench201"
     genotypes: str | None = None
     sample: int | None = None
     sample_seed: int = 0
@@ -82,16 +81,17 @@ class ScoreVerb(DataOptions):
     ray: str | None = None
     keep_going: bool = False
     overwrite: bool = False
-    config: Annotated[ScoreConfig, tyro.conf.arg(name="")] = _CONFIG
+    config: Annotated[ScoreConfig[SizeT], tyro.conf.arg(name="")] = ScoreConfig()  # noqa: RUF009
 
     def run(self) -> int:
         """Runs the command.
 
         Returns:
-            The exit status: 0, or 130 after an interruption.
+            The exit status.
 
         Raises:
             ValueError: an option is out of range, a genotype is malformed, or the file cannot be used.
+            Interrupted: a signal came; the rows before it are kept.
         """
         if self.list:
             print("\n".join(_explained()))
@@ -101,44 +101,69 @@ class ScoreVerb(DataOptions):
         if not 0 <= self.seed < 2**32 - self.seeds:
             raise ValueError(f"seed: expected an integer from 0 to 2**32 - seeds, got {self.seed}")
         index, count = self._shard()
-        space = spaces.get(self.space)
+        space = self.opened_space()
         devices = jax.devices()
         several = len(devices) > 1 and self.compilation != "blocks"
         mesh = jax.make_mesh((len(devices),), ("architectures",)) if several else None
         options: dict[str, Any] = {"compilation": self.compilation, "per_device": self.per_device, "mesh": mesh}
-        source = self.source()
-        scorer: Any = Scorer(space, source, self.score, self.config, **options)
-        compilation = scorer.compilation
-        chosen = list(self._architectures(space))[index::count]
-        rows = [row._replace(seed=seed) for seed in range(self.seed, self.seed + self.seeds) for row in chosen]
-        done = self._open(compilation)
+        source = self.source(space)
+        compilation = Scorer(space, source, self.score, self.config, **options).compilation
+        chosen, given = self._architectures(space)
+        rows = [
+            row._replace(seed=seed) for seed in range(self.seed, self.seed + self.seeds) for row in chosen[index::count]
+        ]
         if self.ray is not None:
             options |= {"compilation": compilation, "mesh": None}
-            scorer = ClusterScorer(self.ray, (space, source, self.score, self.config), options)
-        missing = [row for row in rows if (row.text, row.seed) not in done]
-        try:
-            self._append(scorer, missing, len(rows))
-        except KeyboardInterrupt:
-            print(f"\nnasi: interrupted; the same command continues {self.out}", file=sys.stderr)
-            return 130
+
+        def scorer(names: tuple[str, ...]) -> Any:
+            arguments = (space, source, names, self.config)
+            return Scorer(*arguments, **options) if self.ray is None else ClusterScorer(self.ray, arguments, options)
+
+        with ScoreSheet(self.out, self.score) as sheet:
+            keys = [(row.text, row.seed) for row in rows]
+            sheet.open(self._settings(compilation), self._choice(given), keys, overwrite=self.overwrite)
+            runs.run(
+                sheet,
+                lambda _, there: self._steps(scorer, rows, there),
+                total=len(rows),
+                label=f"nasi score {self.space}",
+                unit="row",
+                covered=lambda there: sum("" not in map(row.get, self.score) for row in there),
+            )
         print(self.out)
         return 0
 
-    def _append(self, scorer: Any, rows: list[Row], total: int) -> None:
-        progress = Progress(f"nasi score {self.space}", total, total - len(rows), unit="row")
-        with interruptible() as check, progress, self.out.open("a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            for seed, same_seed in itertools.groupby(rows, lambda row: row.seed):
-                waiting = list(same_seed)
-                scores = scorer.stream(scorer.draw(seed), (row.genotype for row in waiting if not row.reason))
-                for row in waiting:
-                    figures = dict.fromkeys(scorer.names, math.nan) if row.reason else next(scores)
-                    bad = [name for name, value in figures.items() if not math.isfinite(value)]
-                    reason = row.reason or (f"not finite: {' '.join(bad)}" if bad else "")
-                    writer.writerow([row.text, row.seed, *figures.values(), reason])
-                    file.flush()
-                    progress.advance(1, figures)
-                    check()
+    def _steps(
+        self, scorer: Callable[[tuple[str, ...]], Any], rows: Sequence[Row], there: Sequence[runs.Row]
+    ) -> Iterator[runs.Step[None]]:
+        """Computes what the rows lack: first scores of those that are there, then those that are not."""
+        known = {(row["genotype"], row["seed"]): row for row in there}
+        lacking = []
+        for row in rows:
+            found = known.get((row.text, row.seed), {})
+            names = tuple(name for name in self.score if found.get(name, "") == "")
+            if names:
+                lacking.append((row, names))
+        done = len(rows) - len(lacking)
+        # in the order of the file, and where rows are there already, before more are added
+        lacking.sort(key=lambda pair: (pair[0].text, pair[0].seed) not in known)
+        scorers: dict[tuple[str, ...], Any] = {}
+        for (seed, names), group in itertools.groupby(lacking, lambda pair: (pair[0].seed, pair[1])):
+            if names not in scorers:
+                scorers[names] = scorer(names)
+            waiting = [row for row, _ in group]
+            scores = scorers[names].stream(
+                scorers[names].draw(seed), (row.genotype for row in waiting if not row.reason)
+            )
+            for row in waiting:
+                found = known.get((row.text, row.seed))
+                figures = dict.fromkeys(names, math.nan) if row.reason else next(scores)
+                values = {name: (found or {}).get(name, "") for name in self.score} | figures
+                bad = [name for name, value in values.items() if not math.isfinite(value)]
+                reason = row.reason or (f"not finite: {' '.join(bad)}" if bad else "")
+                done += 1
+                line = {"genotype": row.text, "seed": row.seed, **values, "reason": reason}
+                yield runs.Step(done, None, [line], figures, save=found is None)
 
     def _shard(self) -> tuple[int, int]:
         match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
@@ -146,36 +171,44 @@ class ScoreVerb(DataOptions):
             raise ValueError(f"shard: expected I/N with I from 0 to N - 1, got {self.shard!r}")
         return int(match[1]), int(match[2])
 
-    def _architectures(self, space: spaces.SearchSpace) -> Iterator[Row]:
-        """Yields the architectures asked for, each once, in an order that is always the same."""
+    def _architectures(self, space: spaces.SearchSpace) -> tuple[Sequence[Row], Any]:
+        """Returns the architectures asked for, each once and always in one order, and the identity of their file."""
         given = [name for name in ("genotypes", "sample") if getattr(self, name) is not None] + ["all"] * self.all
         if len(given) != 1:
             raise ValueError(f"genotypes: expected one of --genotypes, --sample and --all, got {given or 'none'}")
         if self.all:
-            if space.size > _LARGEST_WHOLE:
-                raise ValueError(f"all: expected a space of at most {_LARGEST_WHOLE} architectures, got {space.size}")
-            return (Row(space.format(genotype), genotype, 0) for genotype in space.enumerate())
-        if self.sample is not None:
-            return self._sampled(space, self.sample)
+            if space.cardinality > _LARGEST_WHOLE:
+                raise ValueError(
+                    f"all: expected at most {_LARGEST_WHOLE} architectures, {space.name} has {space.cardinality}"
+                )
+            return [Row(space.format(genotype), genotype, 0) for genotype in space.enumerate()], None
+        if self.genotypes is None:
+            return self._sampled(space, self.sample or 0), None
         if self.genotypes == "-":
-            return self._parsed(space, sys.stdin)
-        path = pathlib.Path(self.genotypes or "")
-        if not path.is_file():
-            raise FileNotFoundError(f"genotypes: expected a file, there is none at {str(path)!r}")
-        return self._parsed(space, path.read_text().splitlines())
+            try:
+                text = sys.stdin.read().removeprefix("\ufeff")
+            except ValueError as error:
+                raise ValueError(f"genotypes: expected text on standard input: {error}") from error
+        else:
+            text = read_text(self.genotypes, "genotypes")
+        rows = list(self._parsed(space, text.splitlines()))
+        if not rows:
+            raise ValueError(f"genotypes: expected architectures in {self.genotypes!r}, there are none")
+        return rows, text_identity(self.genotypes, text)
 
-    def _sampled(self, space: spaces.SearchSpace, size: int) -> Iterator[Row]:
-        if not 1 <= size <= space.size:
-            raise ValueError(f"sample: expected 1 to {space.size} architectures of {space.name}, got {size}")
+    def _sampled(self, space: spaces.SearchSpace, size: int) -> Sequence[Row]:
+        """Draws architectures; a larger sample begins with the smaller ones."""
+        if not 1 <= size <= space.cardinality:
+            raise ValueError(f"sample: expected 1 to {space.cardinality} architectures of {space.name}, got {size}")
         found: dict[str, Any] = {}
         for number in itertools.count():
-            keys = jax.random.split(jax.random.fold_in(jax.random.key(self.sample_seed), number), size)
+            keys = jax.random.split(jax.random.fold_in(jax.random.key(self.sample_seed), number), _DRAWN_AT_ONCE)
             drawn = jax.device_get(jax.vmap(space.sample)(keys))
-            for i in range(size):
+            for i in range(_DRAWN_AT_ONCE):
                 genotype = jax.tree.map(lambda leaf, i=i: leaf[i], drawn)
                 found.setdefault(space.format(genotype), genotype)
-            if len(found) >= size:
-                return (Row(text, genotype, 0) for text, genotype in itertools.islice(found.items(), size))
+                if len(found) == size:
+                    return [Row(text, genotype, 0) for text, genotype in found.items()]
         raise AssertionError
 
     def _parsed(self, space: spaces.SearchSpace, lines: Iterable[str]) -> Iterator[Row]:
@@ -188,7 +221,7 @@ class ScoreVerb(DataOptions):
                 genotype = space.parse(text)
             except ValueError as error:
                 if not self.keep_going:
-                    raise ValueError(f"genotypes: line {number}: {error}") from error
+                    raise ValueError(f"genotypes: line {number}: {error} (in {self.genotypes!r})") from error
                 if first.setdefault(text, number) == number:
                     yield Row(text, None, 0, f"line {number}: {error}")
                 continue
@@ -196,44 +229,31 @@ class ScoreVerb(DataOptions):
             if first.setdefault(text, number) == number:
                 yield Row(text, genotype, 0)
             elif not self.keep_going:
-                raise ValueError(f"genotypes: line {number} repeats line {first[text]}: {text!r}")
-
-    def _open(self, compilation: Compilation) -> set[tuple[str, int]]:
-        """Creates the file, or drops the last row of one where it was torn; returns the rows that are there."""
-        settings = dataclasses.asdict(self)
-        for name in ("out", "overwrite", "download", "data_dir", "list", "keep_going", "per_device", "ray"):
-            settings.pop(name)
-        settings |= {"network": settings.pop("config"), "score": list(self.score), "compilation": compilation}
-        columns = ["genotype", "seed", *self.score, "reason"]
-        beside = self.out.with_suffix(".json")
-        if self.out.exists() and not self.overwrite:
-            try:
-                before = json.loads(beside.read_text())["settings"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise RunFolderError(
-                    f"out: expected the settings of {str(self.out)!r} in {str(beside)!r}; choose another file, or pass "
-                    "--overwrite"
-                ) from error
-            if before != settings:
-                names = sorted(name for name in settings | before if settings.get(name) != before.get(name))
-                raise RunFolderError(
-                    f"out: {str(self.out)!r} is of another configuration, which differs in {names}; choose another "
-                    "file, or pass --overwrite"
+                raise ValueError(
+                    f"genotypes: line {number} repeats line {first[text]}: {text!r} (in {self.genotypes!r})"
                 )
-            content = self.out.read_text()
-            whole = content[: content.rfind("\n") + 1]
-            if whole != content:
-                write_atomic(self.out, whole)
-            rows = list(csv.reader(whole.splitlines()))
-            if rows and rows[0] == columns:
-                return {(row[0], int(row[1])) for row in rows[1:]}
-        try:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(beside, json.dumps({"settings": settings, "provenance": provenance("float32")}, indent=2))
-            write_atomic(self.out, ",".join(columns) + "\n")
-        except OSError as error:
-            raise RunFolderError(f"out: cannot write {str(self.out)!r}: {error.strerror or error}") from error
-        return set()
+
+    def _settings(self, compilation: Compilation) -> dict[str, Any]:
+        """Returns what decides a row's scores, as JSON values."""
+        return {
+            "space": self.space,
+            "data": data_identity(self.data, self.data_dir),
+            "labels": self.labels,
+            "image_size": self.image_size,
+            "classes": self.classes,
+            "network": dataclasses.asdict(self.config),
+            "compilation": compilation,
+        }
+
+    def _choice(self, given: Any) -> dict[str, Any]:
+        """Returns what decides which rows there are, as JSON values."""
+        names = ("forbid", "fix", "sample", "sample_seed", "all", "shard", "seeds", "seed")
+        return {"genotypes": given} | {name: getattr(self, name) for name in names}
+
+
+def with_size(space: spaces.SearchSpace) -> ScoreVerb[Any]:
+    """Returns the options' defaults, with the published size of the networks of a space."""
+    return ScoreVerb(config=ScoreConfig(space.Size()))
 
 
 def _explained() -> list[str]:
@@ -243,4 +263,5 @@ def _explained() -> list[str]:
         better = "higher" if score.higher_is_better else "lower"
         lines += [f"{name}: {score.formula}", f"    {better} is better; needs {' and '.join(needs) or 'no data'}"]
         lines += [f"    {score.paper}"] if score.paper else []
+        lines += [f"    options, as {name}({o}={v})" for o, v in score.options.items()]
     return lines

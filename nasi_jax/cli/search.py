@@ -1,219 +1,179 @@
-"""`nasi search`: from a configuration to a run folder with genotype, figures and report."""
+"""`nasi search`: from a configuration to a run folder with genotype, history, figures and report."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
 import pathlib
-import sys
-import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 import jax
-import numpy as np
 import tyro
-from flax import serialization
 
-import nasi_jax
-from nasi_jax import data, search, spaces
-from nasi_jax.cli.options import DataOptions, named_in
-from nasi_jax.cli.reports import write_report
-from nasi_jax.runs.folder import CHECKPOINT, RunFolder, RunFolderError, interruptible, provenance
-from nasi_jax.runs.progress import Progress
-from nasi_jax.search import PRESETS, NASIConfig, NASIState
+from nasi_jax import search, spaces
+from nasi_jax.cli.blackbox import BlackBoxOptions
+from nasi_jax.cli.inputs import data_identity
+from nasi_jax.cli.options import DataOptions, SpaceOptions, named_in
+from nasi_jax.cli.relaxed import RelaxedOptions
+from nasi_jax.scores import LatencyMethod, Limits, ScoreConfig
+from nasi_jax.spaces.text import unknown
 
-RESULT = "genotype.json"
-_SHOWN = ("objective", "trace", "penalty", "nu")
-_FIGURES = (*_SHOWN, "gradient_norm")
-_SECONDS_BETWEEN_CHECKPOINTS = 5.0
+RELAXED = ("nasi",)
+STRATEGIES = (*RELAXED, *search.STRATEGIES)
+_NOT_SETTINGS = ("out", "overwrite", "download", "data_dir", "preset")
+
+
+class Method(Protocol):
+    """What the options of one kind of strategy do with the options that all have."""
+
+    def run(self, verb: Any, space: spaces.SearchSpace, settings: dict[str, Any]) -> str:
+        """Runs the searches, writes the run folder, and returns the chosen genotype's text form."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what decides the result, as JSON values."""
+        ...
+
+
+MethodT = TypeVar("MethodT", bound=Method)
 
 
 @dataclasses.dataclass(frozen=True)
-class Search(DataOptions):
-    """Select an architecture at initialisation; write genotype, figures and a report into a run folder.
+class Search(SpaceOptions, DataOptions, Generic[MethodT]):
+    """Select an architecture; write genotype, history, figures and a report into a run folder.
 
-    A run that was interrupted continues when the same command is given again.
+    Strategies: nasi (the default) moves the logits of a one-shot network at initialisation; random, grid, evolution,
+    local and reinforce evaluate architectures one by one. `nasi search --strategy NAME --help` lists what one takes. A
+    run that was interrupted continues when the same command is given again.
 
     Attributes:
         out: run folder.
-        preset: settings to start from: the default, or the paper's with its fixed or its adaptive constraint.
-        space: search space.
-        seeds: number of independent searches; the selected genotype is that of their mean logits.
+        strategy: how architectures are chosen: nasi, random, grid, evolution, local or reinforce.
+        preset: settings to start from. nasi: default, or the paper's nasi-fix or nasi-ada. evolution: real2019,
+            nasbench201, naslib or plain. reinforce: natsbench, ppo, lstm or enas. random: without-replacement.
+        seeds: number of independent searches.
         seed: seed of the first search; the others count up from it.
         precision: floating-point type of the search.
+        limits: bounds of what an architecture may cost when it is trained, such as 60e6.
+        latency: how milliseconds are found for --max-latency-ms: added up from choices, or measured for every network.
         overwrite: replace a run that the folder holds.
-        config: settings of the search.
+        method: settings of the strategy.
     """
 
     out: pathlib.Path = pathlib.Path("runs/search")
-    preset: Literal["default", "nasi-fix", "nasi-ada"] = "default"
-    space: str = "nasbench201"
+    strategy: str = "nasi"
+    preset: str = "default"
     seeds: int = 1
     seed: int = 0
-    precision: Literal["float32", "float64"] = "float32"
+    precision: Annotated[str, tyro.conf.arg(metavar="{float32,float64}")] = "float32"
+    limits: Limits = Limits()
+    latency: LatencyMethod = "added"
     overwrite: bool = False
-    config: Annotated[NASIConfig, tyro.conf.arg(name="")] = PRESETS["default"]
+    method: Annotated[MethodT, tyro.conf.arg(name="")] = None  # type: ignore[assignment]
 
     def run(self) -> int:
         """Runs the search.
 
         Returns:
-            The exit status: 0, or 130 after an interruption.
+            The exit status.
 
         Raises:
             ValueError: an option is out of range, or the run folder cannot be used.
-            NonFiniteTraceError: a trace is NaN or infinite; the steps before it are kept.
+            Interrupted: a signal came; what was done before is kept.
+            NonFiniteError: a figure is NaN or infinite; the steps before it are kept.
         """
         if self.seeds < 1:
             raise ValueError(f"seeds: expected a positive integer, got {self.seeds}")
         if not 0 <= self.seed < 2**32 - self.seeds:
             raise ValueError(f"seed: expected an integer from 0 to 2**32 - seeds, got {self.seed}")
+        if self.precision not in ("float32", "float64"):
+            raise ValueError(f"precision: expected 'float32' or 'float64', got {self.precision!r}")
+        if self.strategy not in STRATEGIES:
+            raise ValueError(unknown("strategy", self.strategy, STRATEGIES))
+        if self.preset not in presets(self.strategy):
+            raise ValueError(unknown("preset", self.preset, presets(self.strategy)))
+        space = self.opened_space()
         with jax.enable_x64(self.precision == "float64"):
-            return self._run()
-
-    def _run(self) -> int:
-        space = spaces.get(self.space)
-        source = self.source()
-        search.check(space, source, self.config)
-        settings = self._settings()
-        folder = RunFolder.open(self.out, settings, result=RESULT, overwrite=self.overwrite)
-        keys = jax.vmap(jax.random.key)(self.seed + np.arange(self.seeds, dtype=np.uint32))
-        states, seconds = search.init_states(self.seeds, space, self.config), 0.0
-        stored = folder.checkpoint()
-        if stored is not None:
-            try:
-                states, seconds = _restore(stored, states)
-            except Exception as error:  # msgpack and flax raise many types on damaged bytes
-                raise RunFolderError(
-                    f"out: cannot read the checkpoint in {str(self.out)!r}; pass --overwrite to start the run anew"
-                ) from error
-        rows = folder.history(before=int(states.step[0]))
-        start = time.monotonic() - seconds
-        try:
-            states = self._advance(folder, space, source, keys, states, rows, start)
-        except KeyboardInterrupt:
-            print(f"\nnasi: interrupted; the same command continues the run in {self.out}", file=sys.stderr)
-            return 130
-        genotype = _write_result(folder, space, settings, states, rows, self.seed, time.monotonic() - start)
-        folder.remove_checkpoint()
-        print(f"{genotype}\n{self.out / 'report.html'}")
+            text = self.method.run(self, space, self._settings())
+        print(f"{text}\n{self.out / 'report.html'}")
         return 0
 
     def _settings(self) -> dict[str, Any]:
-        """Returns what decides the result, as JSON values."""
-        settings = dataclasses.asdict(self)
-        for name in ("out", "overwrite", "download", "data_dir", "preset"):
-            settings.pop(name)
-        return settings | {"search": settings.pop("config")}
-
-    def _advance(
-        self,
-        folder: RunFolder,
-        space: spaces.SearchSpace,
-        source: data.Source,
-        keys: jax.Array,
-        states: NASIState,
-        rows: list[dict[str, Any]],
-        start: float,
-    ) -> NASIState:
-        done = int(states.step[0])
-        fresh: list[dict[str, Any]] = []
-        saved = time.monotonic()
-
-        def save() -> None:
-            folder.append_history(fresh)
-            folder.write(CHECKPOINT, _pack(states, time.monotonic() - start))
-            fresh.clear()
-
-        try:
-            label = f"nasi search {self.space}"
-            with interruptible() as check, Progress(label, self.config.steps, done) as progress:
-                for latest, infos in search.iterate(keys, space, source, self.config, states):
-                    figures = infos._asdict()
-                    steps = infos.trace.shape[1]
-                    for offset in range(steps):
-                        for i in range(self.seeds):
-                            row: dict[str, Any] = {"seed": self.seed + i, "step": done + offset}
-                            row |= {name: float(figures[name][i, offset]) for name in _FIGURES}
-                            fresh.append(row)
-                            rows.append(row)
-                    states = latest  # what `save` writes; not before the steps' rows are there
-                    done += steps
-                    progress.advance(steps, {name: float(np.mean(figures[name][:, -1])) for name in _SHOWN})
-                    if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
-                        save()
-                        saved = time.monotonic()
-                    check()
-        finally:
-            save()
-        return states
+        names = [field.name for field in dataclasses.fields(self) if field.name not in (*_NOT_SETTINGS, "method")]
+        settings = {name: getattr(self, name) for name in names}
+        settings["data"] = data_identity(self.data, self.data_dir)
+        settings["limits"] = self.limits.bounds
+        return settings | self.method.settings()
 
 
-def with_preset(arguments: list[str]) -> Search:
-    """Returns the options' defaults, with the settings of `--preset` for `--space` where a command line names them."""
-    named = named_in(arguments, {"--preset": "default", "--space": Search.space})
-    if named["--preset"] not in PRESETS or named["--space"] not in spaces.SPACES:
-        return Search()  # what is wrong with them is said where they are used
-    return Search(config=search.preset(named["--preset"], spaces.get(named["--space"])))
+def presets(strategy: str) -> tuple[str, ...]:
+    """Returns the names of the settings of a strategy, "default" first."""
+    if strategy in RELAXED:
+        return tuple(search.PRESETS)
+    prefix = f"{strategy}-"
+    return ("default", *(name.removeprefix(prefix) for name in search.VARIANTS if name.startswith(prefix)))
 
 
-def _pack(states: NASIState, seconds: float) -> bytes:
-    return serialization.msgpack_serialize({"states": serialization.to_state_dict(states), "seconds": seconds})
+def with_defaults(arguments: list[str], space: spaces.SearchSpace) -> Search[Any]:
+    """Returns the options' defaults: the settings of the strategy and preset that a command line names.
+
+    Args:
+        arguments: command line without the program's name.
+        space: the space that it names.
+
+    Returns:
+        The verb, with the settings of the default strategy where a name is unknown, which is said where it is used.
+
+    Raises:
+        ValueError: an option is one of another strategy.
+    """
+    named = named_in(arguments, {"--strategy": "nasi", "--preset": "default"})
+    strategy, preset = named["--strategy"], named["--preset"]
+    if strategy not in STRATEGIES:
+        strategy = "nasi"
+    if preset not in presets(strategy):
+        preset = "default"
+    method = _method(strategy, preset, space)
+    if arguments[:1] == ["search"]:
+        _check_own(arguments, strategy, method, space)
+    return Search(strategy=strategy, preset=preset, method=method)
 
 
-def _restore(stored: bytes, like: NASIState) -> tuple[NASIState, float]:
-    record: Any = serialization.msgpack_restore(stored)
-    states: Any = serialization.from_state_dict(like, record["states"])
-    return states, float(record["seconds"])
+def _method(strategy: str, preset: str, space: spaces.SearchSpace) -> Any:
+    if strategy in RELAXED:
+        return RelaxedOptions(search.preset(preset, space))
+    variant = search.VARIANTS[strategy if preset == "default" else f"{strategy}-{preset}"]
+    return BlackBoxOptions(variant, networks=ScoreConfig(space.search_size, 32))
 
 
-def _write_result(
-    folder: RunFolder,
-    space: spaces.SearchSpace,
-    settings: dict[str, Any],
-    states: NASIState,
-    rows: list[dict[str, Any]],
-    seed: int,
-    seconds: float,
-) -> str:
-    """Writes everything that a finished run leaves, the result file last, and returns the genotype's text form."""
-    alphas = {name: np.asarray(values) for name, values in states.alphas.items()}
-    mean = {name: values.mean(axis=0) for name, values in alphas.items()}
-    genotype = space.decode(mean)
-    found = [space.decode({name: values[i] for name, values in alphas.items()}) for i in range(len(states.step))]
-    searches = [{"seed": seed + i, "genotype": space.format(g)} for i, g in enumerate(found)]
-    origin = provenance(settings["precision"]) | {"seconds": round(seconds, 1)}
-    record = spaces.to_json(space, genotype) | {"searches": searches, "settings": settings, "provenance": origin}
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **alphas)
-    folder.write("alphas.npz", buffer.getvalue())
+def typed(defaults: Search[Any], space: spaces.SearchSpace) -> Any:
+    """Returns the verb's type for a strategy and a space, of which a command line is read."""
+    if isinstance(defaults.method, RelaxedOptions):
+        return Search[RelaxedOptions[space.Size]]
+    return Search[BlackBoxOptions[type(defaults.method.strategy), space.Size]]
 
-    text = space.format(genotype)
-    history = {name: np.reshape([row[name] for row in rows], (-1, len(found))).T for name in _SHOWN}
-    chosen = {name: np.stack([np.asarray(space.encode(g)[name]) for g in found]) for name in alphas}
-    selected = {name: np.where(values.any(axis=-1), values.argmax(axis=-1), -1) for name, values in chosen.items()}
-    pictures = {
-        "Selected cell": ("cell.png", text, nasi_jax.report.cell_figure(space.graph(genotype), space.operations)),
-        "Architecture logits": (
-            "alphas.png",
-            "Mean of alpha* over the searches; what it selects is framed.",
-            nasi_jax.report.alphas_figure(space, mean),
-        ),
-        "Search": (
-            "history.png",
-            "Objective before the penalty, trace norm estimate, penalty and constraint nu at every step.",
-            nasi_jax.report.history_figure(history),
-        ),
-        "Operations over searches": (
-            "histogram.png",
-            "How many of the searches selected each operation on each edge.",
-            nasi_jax.report.histogram_figure(space, selected),
-        ),
-    }
-    searched = [(entry["seed"], entry["genotype"]) for entry in searches]
-    title = f"NASI on {space.name}: {len(found)} search{'es' if len(found) > 1 else ''}"
-    tables = {"Searches": (("seed", "genotype"), searched)}
-    write_report(folder, title, text, pictures, tables, {"Settings": settings, "Provenance": origin})
-    folder.write(RESULT, json.dumps(record, indent=2) + "\n")
-    return text
+
+def _check_own(arguments: list[str], strategy: str, method: Any, space: spaces.SearchSpace) -> None:
+    """Raises where an option is one of another strategy, which it names."""
+    own = _options(Search(method=method)) | {"method"}
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        if not option.startswith("--") or (name := option[2:].replace("-", "_").removeprefix("no_")) in own:
+            continue
+        others = [s for s in STRATEGIES if s != strategy and name in _options(_method(s, "default", space))]
+        others += [
+            f"{s} --preset {preset}"
+            for s in search.STRATEGIES
+            for preset in presets(s)[1:]
+            if s not in others and name in _options(_method(s, preset, space))
+        ]
+        if others:
+            raise ValueError(f"{name}: an option of --strategy {' or '.join(others)}, not of {strategy}")
+
+
+def _options(options: Any) -> set[str]:
+    """Returns the names of all fields of a dataclass and of those in it."""
+    names: set[str] = set()
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        names |= _options(value) if dataclasses.is_dataclass(value) else {field.name}
+    return names

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
 import math
 import pathlib
 import sys
-import time
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import jax
@@ -16,15 +17,16 @@ import numpy as np
 import tyro
 
 import nasi_jax
-from nasi_jax import data, scores, spaces, train
+from nasi_jax import data, runs, scores, spaces, train
 from nasi_jax.cli.genotypes import read
+from nasi_jax.cli.inputs import data_identity
 from nasi_jax.cli.options import named_in
 from nasi_jax.cli.reports import write_report
-from nasi_jax.runs.folder import RunFolder, interruptible, provenance
-from nasi_jax.runs.progress import Progress
+from nasi_jax.runs import RunFolder, provenance
 from nasi_jax.train import RECIPES, Recipe
 
-RESULT = "result.json"
+RESULT, GENOTYPE = "result.json", "genotype.json"
+_LEAVES = ("cell.png", "confusion.npz", "confusion.png", "curves.png", "report.html")
 _SECONDS_BETWEEN_CHECKPOINTS = 300.0
 
 
@@ -40,7 +42,8 @@ class Train:
         out: run folder.
         space: search space of a text form; a genotype.json names its own.
         recipe: settings to start from.
-        data: name of a TensorFlow data set, the folder of a prepared one, or an .npz file with x, y, x_test and y_test.
+        data: name of a TensorFlow data set, the folder of a prepared one, an .npz or HDF5 file with x, y, x_test and
+            y_test, or a folder with train and test folders that hold a folder of pictures for each class.
         data_dir: folder of prepared TensorFlow data sets.
         download: allow TensorFlow Datasets to download the data set.
         test_split: part of the data set on which the network is judged; of ImageNet "validation".
@@ -71,11 +74,12 @@ class Train:
         """Runs the training.
 
         Returns:
-            The exit status: 0, or 130 after an interruption.
+            The exit status.
 
         Raises:
             ValueError: an option is out of range or does not go with another, or the run folder cannot be used.
             FileNotFoundError: there is no such genotype or data set.
+            Interrupted: a signal came; the steps before it are kept.
             NonFiniteLossError: the loss is NaN or infinite; the checkpoints before it are kept.
         """
         if self.evaluate_every < 1:
@@ -84,83 +88,83 @@ class Train:
             raise ValueError(f"seed: expected an integer from 0 to 2**32 - 1, got {self.seed}")
         space, genotype = read(self.genotype, self.space)
         training, test = self._images()
-        network = train.network(space, genotype, self.config, training.classes)
+        network = train.network(space, genotype, self.config, training.outputs)
         steps, key = train.steps_per_epoch(self.config, training), jax.random.key(self.seed)
-        x = jax.ShapeDtypeStruct((2, *training.image_shape), np.float32)
+        x = data.inputs(training, 2)
         jax.eval_shape(network.init, key, x)  # what does not fit is said before the folder is made
 
         from nasi_jax.runs.checkpoints import FOLDER, Checkpoints
 
         settings = self._settings(space, genotype)
-        folder = RunFolder.open(self.out, settings, result=RESULT, overwrite=self.overwrite, folders=(FOLDER,))
-        folder.write("genotype.json", json.dumps(spaces.to_json(space, genotype), indent=2) + "\n")
+        opened = RunFolder.open(
+            self.out,
+            "nasi train",
+            settings,
+            results=(RESULT, GENOTYPE),
+            leaves=(*_LEAVES, FOLDER),
+            overwrite=self.overwrite,
+        )
+        evaluations: list[train.Evaluation] = []
+        with opened as folder:
+            shapes = jax.eval_shape(lambda: train.init_states(key[None], network, self.config, training))
+            like = {"states": shapes, "accuracy": np.zeros(())}
+            store = Checkpoints(self.out, like, lambda state: float(state["accuracy"]))
+
+            def begin(stored: Any, rows: list[runs.Row]) -> Iterator[runs.Step[Any]]:
+                if stored is None:
+                    stored = {"states": train.init_states(key[None], network, self.config, training), "accuracy": 0.0}
+                    self._announce(space, genotype, network, training, _first(stored["states"]), key)
+                for step, found in self._steps(network, training, test, key, stored):
+                    evaluations.extend([found] if found else [])
+                    yield step
+
+            try:
+                total, every = self.config.epochs * steps, _SECONDS_BETWEEN_CHECKPOINTS
+                ended = runs.run(folder, begin, store, total=total, label="nasi train", every=every)
+            except train.NonFiniteLossError:
+                print(f"nasi: the last good checkpoint is of step {store.last()}", file=sys.stderr)
+                raise
+            state = _first(ended.state["states"])
+            # where all steps were done before this command, none of it ended with an evaluation
+            found = evaluations[-1] if evaluations else train.evaluate(network, state, test)
+            _write_result(folder, space, genotype, settings, state, found, ended.rows, ended.seconds)
+        print(f"test accuracy {100 * found.accuracy:.2f} %\n{self.out / 'report.html'}")
+        return 0
+
+    def _steps(
+        self, network: Any, training: data.Examples, test: data.Examples, key: jax.Array, stored: Any
+    ) -> Iterator[tuple[runs.Step[Any], train.Evaluation | None]]:
+        """Trains from a stored state on; yields an evaluation with the last step of an epoch that has one."""
         devices = jax.devices()
         # the devices of a CPU are virtual and share its cores
         spread = devices[0].platform != "cpu" and len(devices) > 1 and self.config.batch % len(devices) == 0
         mesh = jax.make_mesh((len(devices),), ("batch",)) if spread else None
-        checkpoints = Checkpoints(self.out)
-        shapes = jax.eval_shape(lambda: train.init_states(key[None], network, self.config, training))
-        stored = checkpoints.restore({"state": shapes, "seconds": np.zeros(()), "accuracy": np.zeros(())})
-        if stored is None:
-            states = train.init_states(key[None], network, self.config, training)
-            self._announce(space, genotype, network, training, _first(states), key)
-        else:
-            states = jax.tree.map(jax.numpy.asarray, stored["state"])
-        rows = folder.history(before=int(states.step[0]))
-        start = time.monotonic() - (0.0 if stored is None else float(stored["seconds"]))
-        accuracy = 0.0 if stored is None else float(stored["accuracy"])
-        saved = time.monotonic()
-
-        def save() -> None:
-            seconds = np.asarray(time.monotonic() - start)
-            tree = {"state": states, "seconds": seconds, "accuracy": np.asarray(accuracy)}
-            checkpoints.save(int(states.step[0]), tree, accuracy)
-
-        done, total, found = int(states.step[0]), self.config.epochs * steps, None
+        steps = train.steps_per_epoch(self.config, training)
         rate = train.schedule(self.config, steps)
-        try:
-            with interruptible() as check, Progress("nasi train", total, done) as progress:
-                for latest in train.iterate(key[None], network, self.config, training, states, mesh=mesh):
-                    before, done = done, int(latest.step[0])
-                    within = (done - 1) % steps + 1
-                    row = {
-                        "loss": float(latest.loss[0]) / within,
-                        "accuracy": float(latest.correct[0]) / (within * self.config.batch),
+        accuracy = float(stored["accuracy"])
+        states = jax.tree.map(jax.numpy.asarray, stored["states"])
+        for latest in train.iterate(key[None], network, self.config, training, states, mesh=mesh):
+            done, found = int(latest.step[0]), None
+            within = (done - 1) % steps + 1
+            figures = {
+                "loss": float(latest.loss[0]) / within,
+                "accuracy": float(latest.correct[0]) / (within * self.config.batch),
+            }
+            rows = []
+            if within == steps:
+                epoch = done // steps
+                figures |= {"learning_rate": float(np.asarray(rate(done - 1)))}
+                if epoch % self.evaluate_every == 0 or epoch == self.config.epochs:
+                    found = train.evaluate(network, _first(latest), test)
+                    accuracy = found.accuracy
+                    figures |= {
+                        "test_loss": found.loss,
+                        "test_accuracy": found.accuracy,
+                        "test_top_five": found.top_five,
                     }
-                    if within == steps:
-                        epoch = done // steps - 1
-                        row |= {"learning_rate": float(np.asarray(rate(done - 1)))}
-                        if (epoch + 1) % self.evaluate_every == 0 or epoch + 1 == self.config.epochs:
-                            found = train.evaluate(network, _first(latest), test)
-                            accuracy = found.accuracy
-                            row |= {
-                                "test_loss": found.loss,
-                                "test_accuracy": found.accuracy,
-                                "test_top_five": found.top_five,
-                            }
-                        rows.append({"step": done - 1, "epoch": epoch, **row})
-                        folder.append_history(rows[-1:])
-                    states = latest  # what `save` writes; not before the epoch's row is there
-                    progress.advance(done - before, row)
-                    if within == steps or time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
-                        save()
-                        saved = time.monotonic()
-                    check()
-        except KeyboardInterrupt:
-            save()
-            print(f"\nnasi: interrupted; the same command continues the run in {self.out}", file=sys.stderr)
-            return 130
-        except train.NonFiniteLossError:
-            print(f"nasi: the last good checkpoint is of step {checkpoints.last()}", file=sys.stderr)
-            raise
-        finally:
-            checkpoints.close()
-        state = _first(states)
-        if found is None:  # all steps were done before this command; otherwise the last epoch ended with an evaluation
-            found = train.evaluate(network, state, test)
-        _write_result(folder, space, genotype, settings, state, found, rows, time.monotonic() - start)
-        print(f"test accuracy {100 * found.accuracy:.2f} %\n{self.out / 'report.html'}")
-        return 0
+                rows = [{"step": done - 1, "epoch": epoch - 1, **figures}]
+            state = {"states": latest, "accuracy": np.asarray(accuracy)}
+            yield runs.Step(done, state, rows, figures, save=bool(rows)), found
 
     def _images(self) -> tuple[data.Examples, data.Examples]:
         """Opens training and test images."""
@@ -185,6 +189,7 @@ class Train:
         for name in ("out", "overwrite", "download", "data_dir", "recipe", "workers"):
             settings.pop(name)
         settings |= {"space": space.name, "genotype": space.format(genotype)}
+        settings["data"] = data_identity(self.data, self.data_dir)
         return settings | {"training": settings.pop("config")}
 
     def _announce(
@@ -197,8 +202,8 @@ class Train:
         key: jax.Array,
     ) -> None:
         """Says what the training will take, before its first step."""
-        size = train.size(self.config, training.classes)
-        costs = scores.Counter(space, training.image_shape, **size)(genotype)
+        size = train.size(space, self.config)
+        costs = scores.Counter(space, data.inputs(training, 2), size, training.outputs)(genotype)
         compilation, seconds = train.time_step(network, self.config, training, state, key)
         steps = self.config.epochs * train.steps_per_epoch(self.config, training)
         print(
@@ -232,7 +237,7 @@ def _write_result(
     rows: list[dict[str, Any]],
     seconds: float,
 ) -> None:
-    """Writes figures and report, the result file last."""
+    """Writes figures and report, then the result, and the genotype last."""
     text = space.format(genotype)
     origin = provenance("float32") | {"seconds": round(seconds, 1)}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -258,7 +263,13 @@ def _write_result(
         ),
         "Cells": ("cell.png", text, nasi_jax.report.cell_figure(space.graph(genotype), space.operations)),
     }
-    title = f"Training on {settings['data']}: {100 * found.accuracy:.2f} % of the test images"
+    of = settings["data"]["path"] if isinstance(settings["data"], dict) else settings["data"]
+    title = f"Training on {of}: {100 * found.accuracy:.2f} % of the test images"
     write_report(folder, title, text, pictures, {}, {"Result": result, "Settings": settings, "Provenance": origin})
-    record = result | {"confusion": found.confusion.tolist(), "settings": settings, "provenance": origin}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, confusion=found.confusion)
+    folder.write("confusion.npz", buffer.getvalue())
+    record = result | {"settings": settings, "provenance": origin}
     folder.write(RESULT, json.dumps(record, indent=2) + "\n")
+    chosen = spaces.to_json(space, genotype) | {"settings": settings, "provenance": origin}
+    folder.write(GENOTYPE, json.dumps(chosen, indent=2) + "\n")

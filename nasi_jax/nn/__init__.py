@@ -17,6 +17,7 @@ from nasi_jax.nn.blocks import (
     scaled_relu_conv_norm,
 )
 from nasi_jax.nn.linear import RELU_GAIN, Conv, Dense, weight
+from nasi_jax.nn.precision import in_half_precision
 from nasi_jax.nn.style import (
     CHANNEL_SCALES,
     NORMALISATIONS,
@@ -28,7 +29,6 @@ from nasi_jax.nn.style import (
     Parameterisation,
     Style,
     channel_scale,
-    check_style,
     observe,
 )
 
@@ -55,7 +55,7 @@ __all__ = [
     "as_program",
     "batch_norm",
     "channel_scale",
-    "check_style",
+    "in_half_precision",
     "in_turn",
     "is_plain",
     "normalise",

@@ -26,6 +26,7 @@ from nasi_jax.nn.style import (
     track,
 )
 from nasi_jax.programs.convolution import conv, depthwise_conv, saves_products
+from nasi_jax.programs.execution import Execution
 from nasi_jax.programs.pool import average_pool
 
 BATCH_NORM_EPSILON = 1e-5
@@ -35,14 +36,14 @@ _keeping_products = functools.partial(jax.checkpoint, policy=saves_products, pre
 
 
 def as_block(parent: nn.Module, kind: type[nn.Module], name: str, attributes: dict[str, Any], *inputs: Any) -> Any:
-    """Calls a submodule, as one program where the style says "blocks".
+    """Calls a submodule, as one program where the execution says "blocks".
 
     Submodules of equal attributes share the program. Outside of `jit` one dispatch for a submodule takes the place of
     one for each of its layers.
 
     Args:
         parent: the bound module, inside its compact method.
-        kind: class of the submodule; has an attribute `style`.
+        kind: class of the submodule; has an attribute `execution`.
         name: name of the submodule.
         attributes: its attributes.
         *inputs: what it is called with.
@@ -50,7 +51,7 @@ def as_block(parent: nn.Module, kind: type[nn.Module], name: str, attributes: di
     Returns:
         What it returns.
     """
-    if attributes["style"].blocks and is_plain(parent, name):
+    if attributes["execution"].blocks and is_plain(parent, name):
         return as_program(kind(**attributes, parent=None), parent.get_variable("params", name, {}), *inputs)
     return kind(**attributes, name=name)(*inputs)
 
@@ -244,6 +245,7 @@ class ReLUConvNorm(nn.Module):
         style: see `Style`.
         dilation: distance of neighbouring weights, in pixels.
         separable: whether the convolution is a depthwise one and a 1x1 one.
+        execution: see `nasi_jax.programs.Execution`.
     """
 
     features: int
@@ -252,6 +254,7 @@ class ReLUConvNorm(nn.Module):
     style: Style = Style()
     dilation: int = 1
     separable: bool = False
+    execution: Execution = Execution()
 
     @nn.compact
     def weights(self, channels: int, dtype: jax.typing.DTypeLike) -> ConvNormWeights:
@@ -280,7 +283,7 @@ class ReLUConvNorm(nn.Module):
         """
         weights = self.weights(x.shape[-1], x.dtype)
         branches = [weights if factor is None else weights.times(factor)]
-        return relu_conv_norm(self, "relu", x, branches, self.style, self.strides, self.dilation)[0]
+        return relu_conv_norm(self, "relu", x, branches, self.style, self.execution, self.strides, self.dilation)[0]
 
 
 def relu_conv_norm(
@@ -289,6 +292,7 @@ def relu_conv_norm(
     x: jax.Array,
     branches: Sequence[ConvNormWeights],
     style: Style,
+    execution: Execution = Execution(),
     strides: int = 1,
     dilation: int = 1,
     uses: jax.Array | float = 1.0,
@@ -297,7 +301,7 @@ def relu_conv_norm(
 
     Kernels that read the same input concatenate along their output channels, and batch normalisation acts on every
     channel alone, so the joint result is exactly that of the branches one by one. That makes a smaller program, which
-    compiles faster; on a CPU it is slower, and left out where the style says "blocks".
+    compiles faster; on a CPU it is slower, and left out where the execution says "blocks".
 
     Args:
         module: the bound module that they are part of.
@@ -305,6 +309,7 @@ def relu_conv_norm(
         x: images, (batch, height, width, channels).
         branches: weights of each branch.
         style: see `Style`.
+        execution: see `nasi_jax.programs.Execution`.
         strides: step of all windows.
         dilation: dilation of all windows.
         uses: number of branches that are in use, see `observe`.
@@ -316,27 +321,28 @@ def relu_conv_norm(
         observe(module, name, x, uses)
     groups: dict[int, list[int]] = {}
     for i, branch in enumerate(branches):
-        groups.setdefault(i if style.blocks else branch.window, []).append(i)
+        groups.setdefault(i if execution.blocks else branch.window, []).append(i)
     outputs: dict[int, jax.Array] = {}
     for number, group in enumerate(groups.values()):
         channels = sum(branches[i].kernel.shape[-1] for i in group)
         factors = channel_scale(module, f"{name}_conv_{number}", (*x.shape[:-1], channels), x.dtype)
         statistics, tracking = running_statistics(module, f"{name}_norm_{number}"), is_tracking(module)
         chosen = [branches[i] for i in group]
-        parts, moments = _relu_conv_norm(x, chosen, factors, statistics, style, strides, dilation, tracking)
+        parts, moments = _relu_conv_norm(x, chosen, factors, statistics, style, execution, strides, dilation, tracking)
         if moments is not None:
             track(module, f"{name}_norm_{number}", moments)
         outputs |= zip(group, parts, strict=True)
     return [outputs[i] for i in range(len(branches))]
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))
+@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7, 8))
 def _relu_conv_norm(
     x: jax.Array,
     branches: list[ConvNormWeights],
     factors: jax.Array | None,
     statistics: tuple[jax.Array, jax.Array] | None,
     style: Style,
+    execution: Execution,
     strides: int,
     dilation: int,
     tracking: bool,
@@ -346,7 +352,7 @@ def _relu_conv_norm(
     Returns:
         The outputs, and where the network is tracking what `_unbiased` finds of them before they are normalised.
     """
-    joint = _relu_conv(x, branches, style, strides, dilation)
+    joint = _relu_conv(x, branches, execution, strides, dilation)
     scale, bias = (
         None if leaves[0] is None else _concatenated(leaves)
         for leaves in ([branch.scale for branch in branches], [branch.bias for branch in branches])
@@ -369,15 +375,17 @@ def scaled_relu_conv_norm(x: jax.Array, weights: ConvNormWeights, factors: jax.A
     Returns:
         (batch, height, width, features).
     """
-    return _relu_conv_norm(x, [weights], factors, None, style, 1, 1, False)[0][0]
+    return _relu_conv_norm(x, [weights], factors, None, style, Execution(), 1, 1, False)[0][0]
 
 
 @functools.partial(_keeping_products, static_argnums=(2, 3, 4))
-def _relu_conv(x: jax.Array, branches: list[ConvNormWeights], style: Style, strides: int, dilation: int) -> jax.Array:
+def _relu_conv(
+    x: jax.Array, branches: list[ConvNormWeights], execution: Execution, strides: int, dilation: int
+) -> jax.Array:
     """Returns the outputs of all convolutions, concatenated."""
     active = nn.relu(x)
     depthwise = [branch.depthwise for branch in branches if branch.depthwise is not None]
-    if not depthwise or (style.fused and not style.blocks):
+    if not depthwise or (execution.fused and not execution.blocks):
         return conv(active, _concatenated([branch.dense for branch in branches]), strides, dilation)
     spread = [depthwise_conv(active, kernel[:, :, 0], strides, dilation) for kernel in depthwise]
     return _concatenated([conv(part, b.kernel) for part, b in zip(spread, branches, strict=True)])
@@ -417,16 +425,18 @@ class ResidualReduction(nn.Module):
     Attributes:
         features: output channels.
         style: see `Style`.
+        execution: see `nasi_jax.programs.Execution`.
     """
 
     features: int
     style: Style = Style()
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (batch, height, width, channels) to (batch, height / 2, width / 2, features), even sizes."""
-        y = ReLUConvNorm(self.features, strides=2, style=self.style, name="conv_a")(x)
-        y = ReLUConvNorm(self.features, style=self.style, name="conv_b")(y)
+        y = ReLUConvNorm(self.features, strides=2, style=self.style, execution=self.execution, name="conv_a")(x)
+        y = ReLUConvNorm(self.features, style=self.style, execution=self.execution, name="conv_b")(y)
         shortcut = Conv(self.features, 1, LINEAR_GAIN, self.style, name="shortcut")
         return y + shortcut(average_pool(x, window=2, strides=2))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+import dataclasses
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -39,38 +40,28 @@ is none, the network normalises by the batch.
 RUNNING_SHARE = 0.1
 
 
-class Style(NamedTuple):
-    """What all layers of a network share.
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """What all layers of a network share: which function of its parameters it is.
 
     Attributes:
         affine: whether batch normalisation has a learnable scale and shift; they start at one and zero.
         parameterisation: see `Parameterisation`.
         normalisation: see `Normalisation`.
-        fused: whether a separable convolution is computed as the dense one that it equals. On an accelerator that pays
-            for few channels.
-        blocks: whether the network is computed outside of `jit`, block by block, on a CPU. Convolutions that read one
-            input stay apart then, so that there are fewer different programs, and separable ones are not fused.
+
+    Raises:
+        ValueError: a value is unknown.
     """
 
     affine: bool = True
     parameterisation: Parameterisation = "standard"
     normalisation: Normalisation = "batch"
-    fused: bool = True
-    blocks: bool = False
 
-
-def check_style(module: nn.Module) -> None:
-    """Checks the attributes of a network that make its `Style`.
-
-    Args:
-        module: has the attributes `parameterisation` and `normalisation`.
-
-    Raises:
-        ValueError: one of them is unknown.
-    """
-    for name, allowed in (("parameterisation", PARAMETERISATIONS), ("normalisation", NORMALISATIONS)):
-        if getattr(module, name) not in allowed:
-            raise ValueError(f"{name}: expected one of {allowed}, got {getattr(module, name)!r}")
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        for name, allowed in (("parameterisation", PARAMETERISATIONS), ("normalisation", NORMALISATIONS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
 
 
 def observe(module: nn.Module, name: str, x: jax.Array, uses: jax.Array | float = 1.0) -> None:

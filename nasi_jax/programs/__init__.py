@@ -3,19 +3,28 @@
 from nasi_jax.programs._switch import switch
 from nasi_jax.programs.compiler import compiler_options, jit_network, run_by_programs
 from nasi_jax.programs.convolution import conv, depthwise_conv, saves_products
+from nasi_jax.programs.execution import Capability, Discrete, Execution, choose_execution
 from nasi_jax.programs.fan import add, fan_out
 from nasi_jax.programs.pool import average_pool, max_pool
+from nasi_jax.programs.population import Population, member, stack
 
 __all__ = [
+    "Capability",
+    "Discrete",
+    "Execution",
+    "Population",
     "add",
     "average_pool",
+    "choose_execution",
     "compiler_options",
     "conv",
     "depthwise_conv",
     "fan_out",
     "jit_network",
     "max_pool",
+    "member",
     "run_by_programs",
     "saves_products",
+    "stack",
     "switch",
 ]

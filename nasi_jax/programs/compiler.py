@@ -1,4 +1,15 @@
-"""How programs of networks are compiled: with what XLA is asked for, or as a sequence of small ones."""
+"""How programs of networks are compiled: with what XLA is asked for, or as a sequence of small ones.
+
+Equals: `jax.jit` (`jit_network`), and the function itself (`run_by_programs`).
+
+Why: from 32 channels on XLA hands convolutions to YNNPACK, which takes up to twice as long for them on a CPU with AVX2
+as Eigen. And one program for a step of the search in the DARTS space was still compiling after five minutes, where its
+parts, each compiled once, take 34 steps of it.
+
+Figure: benchmarks/README.md, scores at full size and the step of the search.
+
+Delete when: YNNPACK's convolutions are as fast as Eigen's, and XLA compiles a program of 40,000 lines in seconds.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,14 @@
 """One array for several readers, and the sum of several arrays: linear maps of which each is the other's transpose.
 
-Automatic differentiation adds what the readers of an array give back pair by pair, which outside of `jit` is a program
-and a pass through memory for each of them.
+Equals: ``[x] * count`` (`fan_out`) and `sum` (`add`), with their derivatives.
+
+Why: automatic differentiation adds what the readers of an array give back pair by pair, which outside of `jit` is a
+program and a pass through memory for each of them.
+
+Figure: with what else is listed there, a step of the search in the DARTS space takes 0.26 of PyTorch's time for 0.38
+(benchmarks/README.md, "A step of the search in the DARTS space").
+
+Delete when: networks need no longer run outside of one `jit` on a CPU, because XLA compiles large programs in seconds.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from nasi_jax.report.figures import (
     training_figure,
 )
 from nasi_jax.report.html import html_report
+from nasi_jax.report.search import incumbent_figure, pareto_figure, pareto_front
 
 __all__ = [
     "alphas_figure",
@@ -18,6 +19,9 @@ __all__ = [
     "histogram_figure",
     "history_figure",
     "html_report",
+    "incumbent_figure",
+    "pareto_figure",
+    "pareto_front",
     "save_cell",
     "scatter_figure",
     "training_figure",

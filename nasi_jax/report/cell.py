@@ -51,7 +51,7 @@ def save_cell(path: pathlib.Path, graph: dict[str, list[Edge]], operations: tupl
     """Writes the drawing of `cell_figure` to a file, in the format that its ending names.
 
     Args:
-        path: the file, for example `cell.png` or `cell.svg`.
+        path: the file, for example `cell.png` or `cell.svg`; its folder is made where it is missing.
         graph: see `cell_figure`.
         operations: see `cell_figure`.
         title: see `cell_figure`.
@@ -64,6 +64,7 @@ def save_cell(path: pathlib.Path, graph: dict[str, list[Edge]], operations: tupl
     if path.suffix[1:] not in formats:
         raise ValueError(f"out: expected a file ending in one of {formats}, got {str(path)!r}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         # text stays text in vector formats, and files of one genotype are equal
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": "nasi_jax"}):
             figure.savefig(path, dpi=150)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from nasi_jax.spaces import SearchSpace
+from nasi_jax.spaces import IMPOSSIBLE, SearchSpace
 
 _PANELS = 2  # side by side
 
@@ -30,7 +30,8 @@ def alphas_figure(space: SearchSpace, alphas: dict[str, np.ndarray]) -> Figure:
     figure = Figure(figsize=(6.5 * min(_PANELS, len(names)), sum(heights)), layout="constrained")
     grid = figure.add_gridspec(len(heights), min(_PANELS, len(names)), height_ratios=heights)
     selected = space.encode(space.decode({name: jnp.asarray(values) for name, values in alphas.items()}))
-    bound = max(float(np.abs(values).max()) for values in alphas.values()) or 1.0
+    alphas = {name: np.where(values > IMPOSSIBLE / 2, values, np.nan) for name, values in alphas.items()}
+    bound = max(float(np.nanmax(np.abs(values))) for values in alphas.values()) or 1.0
     for panel, (name, values) in enumerate(alphas.items()):
         axes = figure.add_subplot(grid[divmod(panel, _PANELS)])
         image = axes.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto")
@@ -39,6 +40,8 @@ def alphas_figure(space: SearchSpace, alphas: dict[str, np.ndarray]) -> Figure:
         axes.set_yticks(range(len(values)), space.edges[name])
         chosen = np.asarray(selected[name]) > 0
         for (row, operation), value in np.ndenumerate(values):
+            if np.isnan(value):  # left out of the space
+                continue
             colour = "white" if abs(value) > 0.65 * bound else "black"
             axes.text(
                 operation, row, f"{value:.{2 if len(columns) > 8 else 3}f}", ha="center", va="center", fontsize=8,
@@ -126,15 +129,15 @@ def scatter_figure(name: str, score: np.ndarray, truth: dict[str, np.ndarray]) -
 
     Args:
         name: name of the score.
-        score: its values, (architectures,); those that are not finite are counted in the title.
-        truth: for each column (architectures,).
+        score: its values, (architectures,).
+        truth: for each column (architectures,). Architectures of which either is not finite are counted in the title.
 
     Returns:
         The figure, a panel for each column.
     """
     figure = Figure(figsize=(4.6 * len(truth), 4), layout="constrained")
-    finite = np.isfinite(score)
     for number, (column, values) in enumerate(truth.items(), start=1):
+        finite = np.isfinite(score) & np.isfinite(values)
         axes = figure.add_subplot(1, len(truth), number)
         axes.scatter(score[finite], values[finite], s=6, alpha=0.5, linewidths=0)
         positive = score[finite & (score > 0)]

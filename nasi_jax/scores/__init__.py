@@ -1,7 +1,32 @@
 """How good an architecture is, estimated without training it, and what it costs."""
 
-from nasi_jax.scores.catalogue import SCORES, Candidate, Score
-from nasi_jax.scores.costs import Counter
+from nasi_jax.scores.catalogue import SCORES, Candidate, Score, score
+from nasi_jax.scores.combination import Combination
+from nasi_jax.scores.costs import Costs, Counter
+from nasi_jax.scores.evaluator import Evaluator, ScoreEvaluator, TableEvaluator
+from nasi_jax.scores.latency import Latency, LatencyMethod
+from nasi_jax.scores.limits import InfeasibleError, Limits
+from nasi_jax.scores.linear import LinearCost
 from nasi_jax.scores.scorer import Compilation, Draw, ScoreConfig, Scorer
 
-__all__ = ["SCORES", "Candidate", "Compilation", "Counter", "Draw", "Score", "ScoreConfig", "Scorer"]
+__all__ = [
+    "SCORES",
+    "Candidate",
+    "Combination",
+    "Compilation",
+    "Costs",
+    "Counter",
+    "Draw",
+    "Evaluator",
+    "InfeasibleError",
+    "Latency",
+    "LatencyMethod",
+    "Limits",
+    "LinearCost",
+    "Score",
+    "ScoreConfig",
+    "ScoreEvaluator",
+    "Scorer",
+    "TableEvaluator",
+    "score",
+]

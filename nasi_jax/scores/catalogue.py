@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from nasi_jax import ntk, proxies
+from nasi_jax.data import Loss
 from nasi_jax.nn import CHANNEL_SCALES, PREACTIVATIONS
+from nasi_jax.spaces.text import named, unknown
 
 
 class Candidate(NamedTuple):
@@ -19,8 +22,9 @@ class Candidate(NamedTuple):
     Attributes:
         apply_fn: the network, `apply_fn(params, x)`.
         params: its parameters.
-        x: images, (batch, height, width, colours).
-        y: integer labels, (batch,).
+        x: inputs of a batch, a pytree.
+        y: what the outputs are compared with, such as labels (batch,).
+        loss: loss of each example.
         key: typed random key.
         unnormalised: the network with statistics fixed at 0 and 1.
         apply: the network as Flax applies it, with further collections: `apply(variables, x, mutable=...)`.
@@ -28,8 +32,9 @@ class Candidate(NamedTuple):
 
     apply_fn: ntk.ApplyFn
     params: Any
-    x: jax.Array
-    y: jax.Array
+    x: Any
+    y: Any
+    loss: Loss
     key: jax.Array
     unnormalised: ntk.ApplyFn
     apply: Callable[..., Any]
@@ -40,27 +45,38 @@ class Score:
     """A training-free score.
 
     Attributes:
-        compute: its value for a candidate, a scalar; may be jitted. None where `nasi_jax.scores.Counter` counts it
-            under the score's name.
+        compute: its value for a candidate, a scalar; may be jitted, and takes the options by name. None where
+            `nasi_jax.scores.Counter` counts it under the score's name.
         formula: what it computes, in short.
         paper: where it is from.
         higher_is_better: whether larger values are said to mean better architectures.
         labels: whether it looks at labels.
         data: whether it looks at inputs.
         double: whether float32 overflows in it, so that it needs float64.
+        floating: whether it needs inputs that are numbers, and not token ids alone.
+        options: its options with their defaults, written ``name(option=value)``.
     """
 
-    compute: Callable[[Candidate], jax.Array] | None
+    compute: Callable[..., jax.Array] | None
     formula: str
     paper: str
     higher_is_better: bool = True
     labels: bool = False
     data: bool = True
     double: bool = False
+    floating: bool = False
+    options: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def _of_gradients(function: Callable[..., jax.Array]) -> Callable[[Candidate], jax.Array]:
-    return lambda c: function(c.apply_fn, c.params, c.x, c.y)
+    return lambda c: function(c.apply_fn, c.params, c.x, c.y, loss=c.loss)
+
+
+def _probed(c: Candidate, probes: int) -> ntk.ParticipationRatio:
+    """Returns the mean over random probes, of which the first is that of a single one."""
+    keys = [c.key, *(jax.random.fold_in(c.key, i) for i in range(1, probes))]
+    found = [ntk.participation_ratio(c.apply_fn, c.params, c.x, key) for key in keys]
+    return jax.tree.map(lambda *values: sum(values[1:], values[0]) / probes, *found)
 
 
 def _kernel(c: Candidate) -> jax.Array:
@@ -90,7 +106,7 @@ def _naswot(c: Candidate) -> jax.Array:
 def _fisher(c: Candidate) -> jax.Array:
     _, observed = c.apply({"params": c.params}, c.x, mutable=[CHANNEL_SCALES])
     ones = observed[CHANNEL_SCALES]
-    return proxies.fisher(lambda s, x: c.apply({"params": c.params, CHANNEL_SCALES: s}, x), ones, c.x, c.y)
+    return proxies.fisher(lambda s, x: c.apply({"params": c.params, CHANNEL_SCALES: s}, x), ones, c.x, c.y, loss=c.loss)
 
 
 _ABDELFATTAH = "Abdelfattah et al., ICLR 2021"
@@ -99,18 +115,20 @@ _NASI = "NASI, Shu et al., ICLR 2022"
 SCORES: dict[str, Score] = {
     "ntk-trace": Score(_exact_trace, "tr(J J^T), exact", f"{_NASI}, eq. 9"),
     "ntk-probe": Score(
-        lambda c: ntk.participation_ratio(c.apply_fn, c.params, c.x, c.key).trace,
-        "||J^T v||^2 for one Rademacher v",
+        lambda c, probes=1: _probed(c, probes).trace,
+        "||J^T v||^2 for a Rademacher v, or its mean over several probes",
         "Hutchinson, 1990",
+        options={"probes": 1},
     ),
     "ntk-per-sample": Score(_of_gradients(ntk.per_sample), "sum_x ||grad L_x||^2", f"{_NASI}, eq. 11", labels=True),
     "ntk-one-batch": Score(
         _of_gradients(ntk.one_batch), "||grad L||^2, L the mean loss of a batch", f"{_NASI}, eq. 12", labels=True
     ),
     "ntk-participation-ratio": Score(
-        lambda c: ntk.participation_ratio(c.apply_fn, c.params, c.x, c.key).ratio,
-        "(v^T K v)^2 / ||K v||^2 for one Rademacher v",
+        lambda c, probes=1: _probed(c, probes).ratio,
+        "(v^T K v)^2 / ||K v||^2 for a Rademacher v, or its mean over several probes",
         "after NASI, Proposition 1",
+        options={"probes": 1},
     ),
     "ntk-condition-number": Score(
         lambda c: ntk.spectrum(_kernel(c)).condition_number,
@@ -132,12 +150,14 @@ SCORES: dict[str, Score] = {
         "Tanaka et al., NeurIPS 2020",
         data=False,
         double=True,
+        floating=True,
     ),
     "fisher": Score(_fisher, "sum (a grad_a L)^2 over channels", "Turner et al., ICLR 2020", labels=True),
     "jacob_cov": Score(
         lambda c: proxies.jacob_cov(c.apply_fn, c.params, c.x),
         "-sum log(l + k) + 1 / (l + k) over eigenvalues of the correlation of input gradients",
         "Mellor et al., 2020",
+        floating=True,
     ),
     "naswot": Score(_naswot, "log |det K|, K counts the ReLU that agree", "Mellor et al., ICML 2021"),
     "zico": Score(
@@ -147,3 +167,30 @@ SCORES: dict[str, Score] = {
     "flops": Score(None, "multiply-adds of convolutions and products", "", data=False),
 }
 """Every score by its name on the command line."""
+
+
+def score(text: str) -> Score:
+    """Returns the score that ``name`` or ``name(option=value)`` stands for.
+
+    Args:
+        text: the text.
+
+    Returns:
+        The score, with its options set.
+
+    Raises:
+        ValueError: the name or an option is unknown, or a value is no positive integer.
+    """
+    name, given = named(text)
+    if name not in SCORES:
+        raise ValueError(unknown("score", name, SCORES))
+    found = SCORES[name]
+    for option, value in given.items():
+        if option not in found.options:
+            known = f"options {', '.join(found.options)}" if found.options else "no options"
+            raise ValueError(f"score: {name} has {known}, got {text!r}")
+        if type(value) is not int or value < 1:
+            raise ValueError(f"score: expected a positive integer for {option} of {name}, got {value!r}")
+    if not given or found.compute is None:
+        return found
+    return dataclasses.replace(found, compute=functools.partial(found.compute, **given), options=found.options | given)

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+import pathlib
+from collections.abc import Iterable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from nasi_jax.data import shapes
+from nasi_jax.nn import Style
+from nasi_jax.programs import Execution
+from nasi_jax.scores.latency import Latency, LatencyMethod
+from nasi_jax.scores.linear import LinearCost, by_differences, by_regression
 from nasi_jax.spaces import SearchSpace
 
-
-class Costs(NamedTuple):
-    """A count that is a sum over edges.
-
-    Attributes:
-        base: that of the architecture whose edges all have the first operation.
-        extra: what each operation adds in its place, a tree like the weights.
-    """
-
-    base: float
-    extra: dict[str, np.ndarray]
-
-    def of(self, weights: dict[str, np.ndarray]) -> float:
-        """Returns the count of an architecture from its one-hot weights."""
-        return self.base + sum(float(np.sum(weights[kind] * extra)) for kind, extra in self.extra.items())
+COUNTS = ("params", "flops")
+_FITTED = 64  # architectures to which costs are fitted where they are no sums
 
 
 class Counter:
@@ -36,15 +29,17 @@ class Counter:
     elsewhere every derived network is traced, which takes up to seconds.
     """
 
-    def __init__(self, space: SearchSpace, image_shape: tuple[int, ...], **size: Any):
+    def __init__(self, space: SearchSpace, x: Any, size: Any, outputs: int, style: Style = Style()):
         """Measures nothing yet.
 
         Args:
             space: the search space.
-            image_shape: (height, width, colours).
-            **size: attributes of the network.
+            x: what the networks read for two examples, as arrays or `jax.ShapeDtypeStruct`; see `nasi_jax.data.shapes`.
+            size: size of the networks, a `Size` of the space.
+            outputs: number of outputs.
+            style: see `nasi_jax.nn.Style`.
         """
-        self._space, self._image_shape, self._size = space, image_shape, size
+        self._space, self._x, self._arguments = space, x, (size, outputs, style)
 
     def __call__(self, genotype: Any) -> dict[str, float]:
         """Counts.
@@ -54,39 +49,84 @@ class Counter:
 
         Returns:
             ``"params"``, the number of parameters, and ``"flops"``, the multiply-adds of convolutions and products for
-            one image, as benchmarks count them.
+            one example, as benchmarks count them.
         """
         if not self._space.additive:
             return self._measured(genotype)
         weights = jax.tree.map(np.asarray, self._space.encode(genotype))
-        return {name: costs.of(weights) for name, costs in self._table.items()}
+        return {name: float(cost.of(weights)) for name, cost in self.linear.items()}
 
     @functools.cached_property
-    def _table(self) -> dict[str, Costs]:
-        """Measures the architectures that differ from the first in one edge."""
-        zeros = jax.tree.map(lambda a: np.zeros(a.shape), self._space.alphas())
-        base = self._measured(self._space.decode(zeros))
-        extra = {name: jax.tree.map(np.copy, zeros) for name in base}
-        for kind, values in zeros.items():
-            for row, operation in np.ndindex(*values.shape):
-                if operation:
-                    logits = jax.tree.map(np.copy, zeros)
-                    logits[kind][row, operation] = 1
-                    found = self._measured(self._space.decode(logits))
-                    for name, tree in extra.items():
-                        tree[kind][row, operation] = found[name] - base[name]
-        return {name: Costs(base[name], extra[name]) for name in base}
+    def linear(self) -> dict[str, LinearCost]:
+        """The counts as sums over choices: exact in an additive space, fitted to random architectures in another."""
+        counted: dict[str, dict[str, float]] = {}
+
+        def count(name: str, genotype: Any) -> float:
+            text = self._space.format(genotype)
+            if text not in counted:
+                counted[text] = self._measured(genotype)
+            return counted[text][name]
+
+        if self._space.additive:
+            return {name: by_differences(self._space, functools.partial(count, name)) for name in COUNTS}
+        genotypes = [self._space.sample(jax.random.key(i)) for i in range(_FITTED)]
+        return {
+            name: by_regression(self._space, genotypes, np.array([count(name, genotype) for genotype in genotypes]))
+            for name in COUNTS
+        }
 
     def _measured(self, genotype: Any) -> dict[str, float]:
-        network = self._space.network(genotype, **self._size)
-        if hasattr(network, "fused"):
-            network = network.clone(fused=False)
-        # samples of a batch share their parameters, and two of them are the least that batch statistics take
-        x = jax.ShapeDtypeStruct((2, *self._image_shape), jnp.float32)
+        # a separable convolution is counted as it is written, not as the dense one that it equals
+        network = self._space.network(genotype, *self._arguments, Execution(fused=False))
+        # examples of a batch share their parameters, and two of them are the least that batch statistics take
+        x = self._x
         variables = jax.eval_shape(network.init, jax.random.key(0), x)
         closed = jax.make_jaxpr(network.apply)(variables, x)
         params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
         return {"params": float(params), "flops": float(_products(closed.jaxpr) // 2)}
+
+
+class Costs:
+    """What architectures cost at the size at which they are trained in the end, on the inputs that suit the space."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        outputs: int,
+        *,
+        latency: LatencyMethod | None = None,
+        file: pathlib.Path | None = None,
+    ):
+        """Measures nothing yet.
+
+        Args:
+            space: the search space.
+            outputs: number of outputs.
+            latency: how milliseconds are found, see `Latency`; None leaves them out.
+            file: where measured times are kept.
+        """
+        self._space = space
+        x, size = shapes(space.noise(outputs), 2).x, space.evaluation_size
+        self._counter = Counter(space, x, size, outputs)
+        self._latency = None if latency is None else Latency(space, x, size, outputs, method=latency, file=file)
+        self._known: dict[str, dict[str, float]] = {}
+
+    def __call__(self, genotype: Any) -> dict[str, float]:
+        """Returns ``"params"``, ``"flops"`` (see `Counter`), and ``"latency_ms"`` where it is asked for."""
+        text = self._space.format(genotype)
+        if text not in self._known:
+            found = self._counter(genotype)
+            if self._latency is not None:
+                found["latency_ms"] = self._latency(genotype)
+            self._known[text] = found
+        return self._known[text]
+
+    def linear(self, names: Iterable[str]) -> dict[str, LinearCost]:
+        """Returns costs as sums over choices, for a search over relaxed architectures."""
+        return {
+            name: self._latency.linear if name == "latency_ms" and self._latency else self._counter.linear[name]
+            for name in names
+        }
 
 
 def _products(jaxpr: Any) -> int:

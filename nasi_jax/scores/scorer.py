@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,33 +17,38 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh, PartitionSpec
 
-from nasi_jax.data import Source
-from nasi_jax.nn import USED_PARAMETERS, Normalisation, Parameterisation
-from nasi_jax.programs import compiler_options
-from nasi_jax.scores.catalogue import SCORES, Candidate
+from nasi_jax import data
+from nasi_jax.data import Batch, Source
+from nasi_jax.nn import USED_PARAMETERS, Style
+from nasi_jax.programs import choose_execution, compiler_options
+from nasi_jax.scores.catalogue import Candidate, score
 from nasi_jax.scores.costs import Counter
-from nasi_jax.spaces import Discrete, SearchSpace, Weights, restrict
+from nasi_jax.spaces import SearchSpace, Weights, restrict
+
+SizeT = TypeVar("SizeT")
 
 
 @dataclasses.dataclass(frozen=True)
-class ScoreConfig:
-    """Size of the scored networks.
+class ScoreConfig(Generic[SizeT]):
+    """The networks that are scored, and on how many examples.
 
     Attributes:
-        channels: channels of the first stage.
-        cells: cells in each stage.
-        batch: images in the batch, the same for all architectures of a seed.
-        affine: whether batch normalisation has a scale and a shift.
-        parameterisation: see `nasi_jax.nn.Parameterisation`.
-        normalisation: see `nasi_jax.nn.Normalisation`.
+        size: size of the networks, a `Size` of the space; the published one when None.
+        batch: examples in the batch, the same for all architectures of a seed.
+        style: what all layers share.
+
+    Raises:
+        ValueError: the batch is too small.
     """
 
-    channels: int = 16
-    cells: int = 5
+    size: SizeT | None = None
     batch: int = 64
-    affine: bool = True
-    parameterisation: Parameterisation = "standard"
-    normalisation: Normalisation = "batch"
+    style: Style = Style()
+
+    def __post_init__(self) -> None:
+        """Checks the batch."""
+        if self.batch < 2:
+            raise ValueError(f"batch: expected at least 2, got {self.batch}")
 
 
 Compilation = Literal["space", "blocks"]
@@ -70,8 +75,7 @@ class Draw(NamedTuple):
     """What all architectures of one seed share: the one-shot network's parameters, a batch, and a key for probes."""
 
     params: Any
-    x: jax.Array
-    y: jax.Array
+    batch: Batch
     key: jax.Array
 
 
@@ -101,9 +105,10 @@ class Scorer:
 
         Args:
             space: the search space.
-            source: gives images and labels.
-            names: the scores wanted, of `SCORES`; they share what they can, as the gradient of the loss.
-            config: size of the networks.
+            source: gives batches and the loss.
+            names: the scores wanted, as `nasi_jax.scores.score` reads them; they share what they can, as the gradient
+                of the loss.
+            config: size and style of the networks, and the batch.
             compilation: what is compiled; by default "blocks" on a CPU, where the space's program does not branch and
                 neither `per_device` nor `mesh` asks for "space", which both need.
             per_device: architectures that a call of the program takes on each device, by `vmap`. That pays on
@@ -111,43 +116,39 @@ class Scorer:
             mesh: devices over which the architectures of one call are spread, along all axes.
 
         Raises:
-            ValueError: a score is unknown or named twice, a size is out of range, or the compilation does not go with
-                `per_device` or `mesh`.
+            ValueError: a score is unknown or named twice, or the compilation does not go with `per_device` or `mesh`.
         """
-        for name in names:
-            if name not in SCORES:
-                raise ValueError(f"scores: expected some of {tuple(SCORES)}, got {name!r}")
+        self._scores = {name: score(name) for name in names}
         if not names or len(set(names)) < len(names):
             raise ValueError(f"scores: expected at least one, and each once, got {tuple(names)}")
-        if config.batch < 2:
-            raise ValueError(f"batch: expected at least 2, got {config.batch}")
+        x = data.shapes(source, 2).x
+        floating = any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(x))
+        for name, found in self._scores.items():
+            if found.floating and not floating:
+                raise ValueError(f"score: {name} needs inputs that are numbers, {space.name} reads others here")
         if per_device < 1:
             raise ValueError(f"per_device: expected a positive integer, got {per_device}")
-        several = per_device > 1 or mesh is not None
-        if compilation is None:
-            blocks = jax.default_backend() == "cpu" and not several and not space.branches
-            compilation = "blocks" if blocks else "space"
-        if compilation not in get_args(Compilation):
-            raise ValueError(f"compilation: expected one of {get_args(Compilation)}, got {compilation!r}")
-        if compilation == "blocks" and several:
-            raise ValueError("compilation: expected 'space' for several architectures at once, got 'blocks'")
         source.check_batch(config.batch)
-        self.compilation: Compilation = compilation
+        size = space.Size() if config.size is None else config.size
+        capabilities = space.network(None, size, source.outputs).capabilities
+        if compilation not in (None, *get_args(Compilation)):
+            raise ValueError(f"compilation: expected one of {get_args(Compilation)}, got {compilation!r}")
+        if compilation == "blocks" and (per_device > 1 or mesh is not None):
+            raise ValueError("compilation: expected 'space' for several architectures at once, got 'blocks'")
+        blocks = compilation == "blocks" if compilation is not None or mesh is not None else None
+        execution = choose_execution("score", capabilities, together=per_device > 1, blocks=blocks)
+        self.compilation: Compilation = "blocks" if execution.blocks else "space"
         self.names, self._at_once = tuple(names), per_device * (1 if mesh is None else mesh.size)
         self._space, self._source, self._config, self._mesh = space, source, config, mesh
-        options = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "batch"}
-        options["classes"] = source.classes
-        self._options = options
-        alone = compilation == "space" and jax.default_backend() == "cpu" and per_device == 1
-        self._discrete: Discrete = "branches" if alone else "one-hot"
+        self._network = functools.partial(space.network, size=size, outputs=source.outputs, execution=execution)
         # one more than there are cores, for what a call does outside of its program
-        self._threads = min(_MOST_CALLS, (os.cpu_count() or 1) + 1) if alone and mesh is None else 0
-        self._one_shot = space.one_shot(discrete=self._discrete, **options)
-        self._counter = Counter(space, source.image_shape, **options)
-        self._counted = [name for name in names if SCORES[name].compute is None]
-        precisions = {SCORES[name].double for name in names if name not in self._counted}
+        side_by_side = execution.discrete == "branches" and mesh is None
+        self._threads = min(_MOST_CALLS, (os.cpu_count() or 1) + 1) if side_by_side else 0
+        self._counter = Counter(space, x, size, source.outputs, config.style)
+        self._counted = [name for name in names if self._scores[name].compute is None]
+        precisions = {self._scores[name].double for name in names if name not in self._counted}
         self._compute: dict[bool, Any] = {double: self._computed(double) for double in sorted(precisions)}
-        if compilation == "space":
+        if not execution.blocks:
             jit = functools.partial(jax.jit, compiler_options=compiler_options())
             self._compute = {double: jit(compute) for double, compute in self._compute.items()}
         self._compiling: Future[None] | None = None
@@ -155,21 +156,22 @@ class Scorer:
     def draw(self, seed: int) -> Draw:
         """Draws parameters, batch and key of a seed; the first time, the space's program is compiled meanwhile."""
         params_key, batch_key, probe_key = jax.random.split(jax.random.key(seed), 3)
-        x, y = self._source.batch(batch_key, self._config.batch)
+        batch = self._source.batch(batch_key, self._config.batch)
         # hundreds of draws by the default generator take longer
         params_key = jax.random.key(jax.random.bits(params_key), impl="unsafe_rbg")
-        inputs = jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype), jax.eval_shape(self._space.alphas)
+        one_shot = self._network(None, style=self._config.style)
+        inputs = data.shapes(self._source, 2).x, jax.eval_shape(self._space.alphas)
 
         def initial(key: jax.Array) -> Any:
-            return self._one_shot.lazy_init(key, *inputs)["params"]
+            return one_shot.lazy_init(key, *inputs)["params"]
 
         draws, shapes = jax.make_jaxpr(initial, return_shape=True)(params_key)
         if self._compiling is None and self.compilation == "space":
             threads = ThreadPoolExecutor(1)
-            self._compiling = threads.submit(self._compile, Draw(shapes, x, y, probe_key), _is_wide())
+            self._compiling = threads.submit(self._compile, Draw(shapes, batch, probe_key), _is_wide())
             threads.shutdown(wait=False)
         params = jax.tree.unflatten(jax.tree.structure(shapes), jaxpr_as_fun(draws)(params_key))
-        return Draw(params, x, y, probe_key)
+        return Draw(params, batch, probe_key)
 
     def score(self, draw: Draw, genotypes: Iterable[Any]) -> list[dict[str, float]]:
         """Scores some architectures; see `stream`."""
@@ -237,7 +239,7 @@ class Scorer:
 
     def _computed(self, double: bool) -> Callable[[Any, Draw], dict[str, jax.Array]]:
         """Returns a function of one genotype, or of the weights of several where the compilation is "space"."""
-        scores = {name: SCORES[name].compute for name in self.names if SCORES[name].double == double}
+        scores = {name: found.compute for name, found in self._scores.items() if found.double == double}
 
         def one(architecture: Any, draw: Draw) -> dict[str, jax.Array]:
             candidate = self._candidate(architecture, draw)
@@ -262,27 +264,26 @@ class Scorer:
         return jax.shard_map(several, mesh=mesh, in_specs=(spread, PartitionSpec()), out_specs=spread, check_vma=False)
 
     def _candidate(self, architecture: Any, draw: Draw) -> Candidate:
-        if self.compilation == "blocks":
-            build, inputs = functools.partial(self._space.network, architecture, blocks=True), ()
-        else:
-            build, inputs = functools.partial(self._space.one_shot, discrete=self._discrete), (architecture,)
+        blocks, style = self.compilation == "blocks", self._config.style
+        genotype, inputs = (architecture, ()) if blocks else (None, (architecture,))
 
-        def apply(variables: Any, x: jax.Array, **options: Any) -> Any:
-            return build(**self._options).apply(variables, x, *inputs, **options)
+        def apply(variables: Any, x: Any, style: Style = style, **options: Any) -> Any:
+            return self._network(genotype, style=style).apply(variables, x, *inputs, **options)
 
-        def unnormalised(params: Any, x: jax.Array) -> Any:
-            return build(**(self._options | {"normalisation": "fixed"})).apply({"params": params}, x, *inputs)
+        def unnormalised(params: Any, x: Any) -> Any:
+            return apply({"params": params}, x, dataclasses.replace(style, normalisation="fixed"))
 
-        params = draw.params
-        if self.compilation == "blocks":
+        params, (x, y) = draw.params, draw.batch
+        if blocks:
             # outside of jit the gradients of parameters that an architecture lacks would be computed, as zeros
-            used = jax.eval_shape(lambda: apply({"params": params}, draw.x, mutable=[USED_PARAMETERS])[1])
+            used = jax.eval_shape(lambda: apply({"params": params}, x, mutable=[USED_PARAMETERS])[1])
             params = restrict(params, used[USED_PARAMETERS])
         return Candidate(
             apply_fn=lambda p, x: apply({"params": p}, x),
             params=params,
-            x=draw.x,
-            y=draw.y,
+            x=x,
+            y=y,
+            loss=self._source.loss,
             key=draw.key,
             unnormalised=unnormalised,
             apply=apply,

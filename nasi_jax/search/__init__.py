@@ -1,45 +1,63 @@
-"""Search: NASI and its parts."""
+"""How architectures are chosen: strategies, each a frozen dataclass of its settings, and the loops that run them."""
 
-from nasi_jax.search.loop import NonFiniteTraceError, SearchResult, check, init_states, iterate, search
-from nasi_jax.search.nasi import (
-    PRESETS,
-    Estimator,
-    NASIConfig,
-    NASIInfo,
-    NASIState,
-    Optimizer,
-    init,
-    init_params,
-    one_shot,
-    preset,
-    step,
-)
-from nasi_jax.search.objectives import OBJECTIVES, Measurement, Objective, measure, measure_with_gradient
+from nasi_jax.search.blackbox import BlackBox, Evaluation, Unique, incumbents
+from nasi_jax.search.controller import LSTMController
+from nasi_jax.search.evolution import Evolution
+from nasi_jax.search.feasible import most_likely
+from nasi_jax.search.grid_search import GridSearch
+from nasi_jax.search.local_search import LocalSearch
+from nasi_jax.search.loop import NonFiniteError, Relaxed, SearchResult, check, init_states, iterate, search
+from nasi_jax.search.nasi import NASI, PRESETS, Estimator, NASIInfo, NASIState, Optimizer, preset
+from nasi_jax.search.objectives import OBJECTIVES, Measurement, Objective, Sample, measure, measure_with_gradient
+from nasi_jax.search.random_search import RandomSearch
+from nasi_jax.search.reinforce import Reinforce
+from nasi_jax.search.relaxation import Relaxation, gumbel_softmax, sample_discrete
+from nasi_jax.search.simulation import Simulation, simulate
+from nasi_jax.search.strategy import Strategy, StrategyState
 from nasi_jax.search.update import normalised_expected_gradient, scale_by_largest_norm
+from nasi_jax.search.variants import STRATEGIES, VARIANTS
 
 __all__ = [
+    "NASI",
     "OBJECTIVES",
     "PRESETS",
+    "STRATEGIES",
+    "VARIANTS",
+    "BlackBox",
     "Estimator",
+    "Evaluation",
+    "Evolution",
+    "GridSearch",
+    "LSTMController",
+    "LocalSearch",
     "Measurement",
-    "NASIConfig",
     "NASIInfo",
     "NASIState",
-    "NonFiniteTraceError",
+    "NonFiniteError",
     "Objective",
     "Optimizer",
+    "RandomSearch",
+    "Reinforce",
+    "Relaxation",
+    "Relaxed",
+    "Sample",
     "SearchResult",
+    "Simulation",
+    "Strategy",
+    "StrategyState",
+    "Unique",
     "check",
-    "init",
-    "init_params",
+    "gumbel_softmax",
+    "incumbents",
     "init_states",
     "iterate",
     "measure",
     "measure_with_gradient",
+    "most_likely",
     "normalised_expected_gradient",
-    "one_shot",
     "preset",
+    "sample_discrete",
     "scale_by_largest_norm",
     "search",
-    "step",
+    "simulate",
 ]

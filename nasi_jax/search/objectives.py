@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 
 from nasi_jax import ntk
+from nasi_jax.data import Batch, Loss
 from nasi_jax.spaces import Weights
 
-OneShot = Callable[[Any, Weights, jax.Array], jax.Array]
-"""A relaxed network: `one_shot(params, weights, x)` returns logits (batch, classes)."""
+OneShot = Callable[[Any, Weights, Any], jax.Array]
+"""A relaxed network: `one_shot(params, weights, x)` returns outputs (batch, outputs)."""
 
 Objective = Literal["participation-ratio", "one-batch", "per-sample"]
 """What is maximised.
@@ -51,16 +52,22 @@ class Measurement(NamedTuple):
     trace: jax.Array
 
 
-class Batch(NamedTuple):
-    """What one measurement sees: images `x`, labels `y`, and a random key for probes."""
+class Sample(NamedTuple):
+    """What one measurement sees.
 
-    x: jax.Array
-    y: jax.Array
+    Attributes:
+        batch: inputs and what outputs are compared with.
+        loss: loss of each example.
+        key: typed random key for probes.
+    """
+
+    batch: Batch
+    loss: Loss
     key: jax.Array
 
 
 def measure(
-    objective: Objective, one_shot: OneShot, params: Any, weights: Weights, batch: Batch, micro_batches: int = 1
+    objective: Objective, one_shot: OneShot, params: Any, weights: Weights, sample: Sample, micro_batches: int = 1
 ) -> Measurement:
     """Measures an objective.
 
@@ -69,29 +76,30 @@ def measure(
         one_shot: the relaxed network.
         params: its parameters.
         weights: weights of the operations; one-hot for a discrete architecture.
-        batch: inputs, labels and key.
-        micro_batches: parts in which the batch goes through the network, for "one-batch"; see `NASIConfig`.
+        sample: batch, loss and key.
+        micro_batches: parts in which the batch goes through the network, for "one-batch"; see `NASI`.
 
     Returns:
         The objective and the trace norm estimate, scalars.
     """
 
-    def apply_fn(p: Any, x: jax.Array) -> jax.Array:
+    def apply_fn(p: Any, x: Any) -> jax.Array:
         return one_shot(p, weights, x)
 
+    x, y = sample.batch
     if objective == "participation-ratio":
-        ratio, trace = ntk.participation_ratio(apply_fn, params, batch.x, batch.key)
-        return Measurement(ratio, trace / batch.x.shape[0])
+        ratio, trace = ntk.participation_ratio(apply_fn, params, x, sample.key)
+        return Measurement(ratio, trace / _count(x))
     if objective == "one-batch":
-        parts = _mean_losses(one_shot, batch, micro_batches)
+        parts = _mean_losses(one_shot, sample, micro_batches)
         value = _squared_norm(_total([jax.grad(part)(params, weights) for part in parts]))
     else:
-        value = ntk.per_sample(apply_fn, params, batch.x, batch.y)
+        value = ntk.per_sample(apply_fn, params, x, y, sample.loss)
     return Measurement(value, value)
 
 
 def measure_with_gradient(
-    objective: Objective, one_shot: OneShot, params: Any, weights: Weights, batch: Batch, micro_batches: int = 1
+    objective: Objective, one_shot: OneShot, params: Any, weights: Weights, sample: Sample, micro_batches: int = 1
 ) -> tuple[Measurement, Measurement]:
     """Measures an objective and differentiates it with respect to the weights, forward over reverse.
 
@@ -100,7 +108,7 @@ def measure_with_gradient(
         one_shot: the relaxed network.
         params: its parameters.
         weights: weights of the operations.
-        batch: inputs, labels and key.
+        sample: batch, loss and key.
         micro_batches: see `measure`.
 
     Returns:
@@ -111,30 +119,38 @@ def measure_with_gradient(
     """
 
     def losses(p: Any, w: Weights) -> jax.Array:
-        return ntk.cross_entropy(one_shot(p, w, batch.x), batch.y)
+        return sample.loss(one_shot(p, w, sample.batch.x), sample.batch.y)
 
     if objective == "one-batch":
-        value, gradient = square_with_gradient(_mean_losses(one_shot, batch, micro_batches), params, weights)
+        value, gradient = square_with_gradient(_mean_losses(one_shot, sample, micro_batches), params, weights)
         return Measurement(value, value), Measurement(gradient, gradient)  # type: ignore[arg-type]
     if objective == "per-sample":
 
         def sample_form(direction: jax.Array) -> tuple[jax.Array, Weights]:
             return square_with_gradient([lambda p, w: losses(p, w) @ direction], params, weights)
 
-        directions = jnp.eye(len(batch.y), dtype=batch.x.dtype)
+        shape = jax.eval_shape(losses, params, weights)
+        directions = jnp.eye(len(shape), dtype=shape.dtype)
         value, gradient = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), jax.vmap(sample_form)(directions))
         return Measurement(value, value), Measurement(gradient, gradient)
-    return _participation_ratio_with_gradient(one_shot, params, weights, batch)
+    return _participation_ratio_with_gradient(one_shot, params, weights, sample)
 
 
-def _mean_losses(one_shot: OneShot, batch: Batch, micro_batches: int) -> list[Callable[[Any, Weights], jax.Array]]:
+def _mean_losses(one_shot: OneShot, sample: Sample, micro_batches: int) -> list[Callable[[Any, Weights], jax.Array]]:
     """Returns the mean loss of the batch as a sum of functions, of which each sees a part of the batch alone."""
 
-    def part(x: jax.Array, y: jax.Array) -> Callable[[Any, Weights], jax.Array]:
-        return lambda p, w: jnp.mean(ntk.cross_entropy(one_shot(p, w, x), y)) / micro_batches
+    def part(x: Any, y: Any) -> Callable[[Any, Weights], jax.Array]:
+        return lambda p, w: jnp.mean(sample.loss(one_shot(p, w, x), y)) / micro_batches
 
-    pairs = zip(jnp.split(batch.x, micro_batches), jnp.split(batch.y, micro_batches), strict=True)
-    return [part(x, y) for x, y in pairs]
+    def taken(i: int) -> Batch:
+        return jax.tree.map(lambda leaf: jnp.split(leaf, micro_batches)[i], sample.batch)
+
+    return [part(*taken(i)) for i in range(micro_batches)]
+
+
+def _count(x: Any) -> int:
+    """Returns the number of examples in a batch of inputs."""
+    return len(jax.tree.leaves(x)[0])
 
 
 def _total(trees: list[Any]) -> Any:
@@ -187,13 +203,13 @@ def _directional(a: Callable[[Any, Weights], jax.Array], params: Any, weights: W
 
 
 def _participation_ratio_with_gradient(
-    one_shot: OneShot, params: Any, weights: Weights, batch: Batch
+    one_shot: OneShot, params: Any, weights: Weights, sample: Sample
 ) -> tuple[Measurement, Measurement]:
     def outputs(p: Any, w: Weights) -> jax.Array:
-        return one_shot(p, w, batch.x)
+        return one_shot(p, w, sample.batch.x)
 
     shape = jax.eval_shape(outputs, params, weights)
-    probe = jax.random.rademacher(batch.key, shape.shape, shape.dtype)
+    probe = jax.random.rademacher(sample.key, shape.shape, shape.dtype)
 
     def projected(p: Any, w: Weights) -> jax.Array:
         return jnp.vdot(probe, outputs(p, w))
@@ -209,7 +225,7 @@ def _participation_ratio_with_gradient(
     ratio_gradient = jax.tree.map(
         lambda t, h: 2 * trace / square * t - 2 * trace**2 / square**2 * h, trace_gradient, half_gradient
     )
-    size = batch.x.shape[0]
+    size = _count(sample.batch.x)
     return Measurement(ratio, trace / size), Measurement(
         ratio_gradient, jax.tree.map(lambda t: t / size, trace_gradient)
     )

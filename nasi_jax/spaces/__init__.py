@@ -1,11 +1,13 @@
 """Search spaces: what can be chosen, and the Flax networks of what was chosen."""
 
-from nasi_jax.spaces.base import Alphas, Discrete, Edge, Genotype, SearchSpace, Weights, from_json, restrict, to_json
+from nasi_jax.spaces.base import Alphas, Edge, Genotype, Network, SearchSpace, Weights, from_json, restrict, to_json
 from nasi_jax.spaces.darts import DARTS, DARTS_V1, DARTS_V2, DARTSGenotype
-from nasi_jax.spaces.darts_network import DARTSNetwork
+from nasi_jax.spaces.darts_network import DARTSNetwork, DARTSSize
 from nasi_jax.spaces.nasbench1shot1 import NASBench1Shot1, NASBench1Shot1Genotype
-from nasi_jax.spaces.nasbench1shot1_network import NASBench1Shot1Network
-from nasi_jax.spaces.nasbench201 import NASBench201, NASBench201Genotype, NASBench201Network
+from nasi_jax.spaces.nasbench1shot1_network import NASBench1Shot1Network, NASBench1Shot1Size
+from nasi_jax.spaces.nasbench201 import NASBench201, NASBench201Genotype, NASBench201Network, NASBench201Size
+from nasi_jax.spaces.restricted import IMPOSSIBLE, Restricted, restricted
+from nasi_jax.spaces.text import unknown
 
 _SPACES: tuple[SearchSpace, ...] = (
     NASBench201(),
@@ -24,7 +26,7 @@ def get(name: str) -> SearchSpace:
         ValueError: there is none of that name.
     """
     if name not in SPACES:
-        raise ValueError(f"space: expected one of {sorted(SPACES)}, got {name!r}")
+        raise ValueError(unknown("space", name, SPACES))
     return SPACES[name]
 
 
@@ -32,23 +34,29 @@ __all__ = [
     "DARTS",
     "DARTS_V1",
     "DARTS_V2",
+    "IMPOSSIBLE",
     "SPACES",
     "Alphas",
     "DARTSGenotype",
     "DARTSNetwork",
-    "Discrete",
+    "DARTSSize",
     "Edge",
     "Genotype",
     "NASBench1Shot1",
     "NASBench1Shot1Genotype",
     "NASBench1Shot1Network",
+    "NASBench1Shot1Size",
     "NASBench201",
     "NASBench201Genotype",
     "NASBench201Network",
+    "NASBench201Size",
+    "Network",
+    "Restricted",
     "SearchSpace",
     "Weights",
     "from_json",
     "get",
     "restrict",
+    "restricted",
     "to_json",
 ]

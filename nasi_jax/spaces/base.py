@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import json
+import math
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+
+from nasi_jax.data import Source
+from nasi_jax.nn import Style
+from nasi_jax.programs import Capability, Execution
 
 Alphas = dict[str, jax.Array]
 """Architecture logits: for each kind of cell an array (edges, operations), or for other choices a row each."""
@@ -16,14 +24,6 @@ Alphas = dict[str, jax.Array]
 Weights = dict[str, jax.Array]
 """Weights of the operations, in the same tree as `Alphas`. A discrete architecture has a one in the row of each of its
 edges, and zeros in the rows of edges that it lacks."""
-
-
-Discrete = Literal["no", "one-hot", "branches"]
-"""What a one-shot network may rely on.
-
-``"one-hot"``: weights are those of discrete architectures. ``"branches"``: likewise, of one architecture and not under
-`vmap`, so that a program can branch by them, which pays on a CPU.
-"""
 
 
 class Genotype:
@@ -53,19 +53,53 @@ class Edge(NamedTuple):
     operation: str
 
 
+class Network(nn.Module):
+    """The network of a space: what the networks of all spaces have in common.
+
+    Attributes:
+        size: the space's own sizes.
+        outputs: number of outputs.
+        style: what all layers share, see `nasi_jax.nn.Style`.
+        execution: how the program runs, see `nasi_jax.programs.Execution`.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+
+    size: Any
+    outputs: int
+    style: Style = Style()
+    execution: Execution = Execution()
+
+    def __post_init__(self) -> None:
+        """Checks what the space does not."""
+        check_positive(self, outputs=1)
+        super().__post_init__()
+
+
 class SearchSpace(Protocol):
     """A space of architectures. Instances are frozen dataclasses without arrays, so they hash and may be static.
+
+    A genotype is a list of independent decisions, each for one of a number of options. What a space says about them,
+    with `decisions`, `to_decisions` and `from_decisions`, gives it its size, order, draws, neighbours and crossover;
+    a space with a better notion of these than one decision at a time has its own.
 
     Every space in `nasi_jax.spaces.SPACES` is held to this contract by one shared set of tests.
 
     Attributes:
         name: the name under which the space is registered.
+        decisions: the number of options of each decision.
         operations: names of the operations, for drawings.
         edges: for each kind of choice, such as the edges of a cell, a name for each row of `alphas`.
         choices: for each kind a name for each column of `alphas`, which are operations for edges.
         additive: whether parameters and multiply-adds are sums over the rows, each of its own choice alone.
-        branches: whether a one-shot network with ``discrete="branches"`` computes only what its weights name.
+        Size: the space's own sizes, a frozen dataclass; its defaults are those of the published networks.
+        search_size: the smaller size of a search by default, for minutes on two cores.
+        evaluation_size: the size at which what was chosen is trained, and at which its costs are counted.
     """
+
+    Size: ClassVar[type]
+    search_size: ClassVar[Any]
+    evaluation_size: ClassVar[Any]
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -83,31 +117,94 @@ class SearchSpace(Protocol):
     def additive(self) -> bool: ...  # noqa: D102
 
     @property
-    def branches(self) -> bool: ...  # noqa: D102
+    def decisions(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    def to_decisions(self, genotype: Any) -> jax.Array:
+        """Returns the (len(decisions),) int32 options of a genotype; works under `jit` and `vmap`."""
+        ...
+
+    def from_decisions(self, options: jax.Array) -> Any:
+        """Returns the genotype of (len(decisions),) int32 options; works under `jit` and `vmap`."""
+        ...
 
     @property
-    def size(self) -> int:
+    def cardinality(self) -> int:
         """How many genotypes there are."""
-        ...
+        return math.prod(self.decisions)
+
+    def enumerate(self) -> Iterator[Any]:
+        """Yields every genotype once, as NumPy arrays, in the order of `at`: the last decision changes fastest."""
+        for options in itertools.product(*map(range, self.decisions)):
+            yield jax.tree.map(np.asarray, self.from_decisions(np.array(options, np.int32)))  # type: ignore[arg-type]
+
+    def index(self, genotype: Any) -> jax.Array:
+        """Returns the place of a genotype in `enumerate`, () int32; works under `jit` and `vmap`.
+
+        Raises:
+            ValueError: the space has more genotypes than int32 can count.
+        """
+        if self.cardinality > np.iinfo(np.int32).max:
+            raise ValueError(f"space: expected one that int32 can count, {self.name} has {self.cardinality} genotypes")
+        options, place = self.to_decisions(genotype), jnp.zeros((), jnp.int32)
+        for row, count in enumerate(self.decisions):
+            place = place * count + options[row]
+        return place
+
+    def at(self, index: Any) -> Any:
+        """Returns the genotype at a place in `enumerate`.
+
+        Args:
+            index: a Python integer, of any size; or an integer array (), which may be under `jit` and `vmap`.
+
+        Returns:
+            The genotype.
+        """
+        options = []
+        for count in reversed(self.decisions):
+            index, option = divmod(index, count)
+            options.append(option)
+        return self.from_decisions(jnp.array(options[::-1], jnp.int32))
+
+    def sample(self, key: jax.Array) -> Any:
+        """Draws a genotype uniformly; works under `jit` and `vmap`."""
+        counts = np.array(self.decisions, np.int32)
+        return self.from_decisions(jax.random.randint(key, counts.shape, 0, counts, jnp.int32))
+
+    @property
+    def neighbours(self) -> int:
+        """How many genotypes differ from one in a single choice."""
+        return sum(self.decisions) - len(self.decisions)
+
+    def neighbour(self, genotype: Any, i: Any) -> Any:
+        """Returns the i-th of the genotypes that differ in a single choice; works under `jit` and `vmap`.
+
+        Args:
+            genotype: the genotype.
+            i: an integer array () of 0 to `neighbours` - 1.
+
+        Returns:
+            The neighbour; two different `i` give two different ones.
+        """
+        options, ends = self.to_decisions(genotype), jnp.cumsum(jnp.array(self.decisions) - 1)
+        row = jnp.searchsorted(ends, i, side="right")
+        other = (options[row] + ends[row] - i) % jnp.array(self.decisions)[row]
+        return self.from_decisions(options.at[row].set(other))
+
+    def mutate(self, key: jax.Array, genotype: Any) -> Any:
+        """Draws one of the neighbours uniformly; works under `jit` and `vmap`."""
+        return self.neighbour(genotype, jax.random.randint(key, (), 0, self.neighbours))
+
+    def cross(self, key: jax.Array, first: Any, second: Any) -> Any:
+        """Takes each decision from either of two parents, by a fair coin; works under `jit` and `vmap`."""
+        heads = jax.random.bernoulli(key, shape=(len(self.decisions),))
+        return self.from_decisions(jnp.where(heads, self.to_decisions(first), self.to_decisions(second)))
 
     def alphas(self) -> Alphas:
         """Returns zero logits, at which every operation is equally likely (Algorithm 1: alpha_0 = 0)."""
         ...
 
-    def sample(self, key: jax.Array) -> Any:
-        """Draws a genotype uniformly; works under `jit` and `vmap`."""
-        ...
-
-    def enumerate(self) -> Iterator[Any]:
-        """Yields every genotype once, in a fixed order, as NumPy arrays."""
-        ...
-
     def canonical(self, genotype: Any) -> str:
         """Names the function that a concrete genotype computes: the same for cells that differ in name only."""
-        ...
-
-    def mutate(self, key: jax.Array, genotype: Any) -> Any:
-        """Changes one choice to a different one, uniformly; works under `jit` and `vmap`."""
         ...
 
     def encode(self, genotype: Any) -> Weights:
@@ -118,15 +215,36 @@ class SearchSpace(Protocol):
         """Returns the most likely genotype, argmax p_alpha; works under `jit` and `vmap`."""
         ...
 
-    def one_shot(self, **size: Any) -> nn.Module:
-        """Returns the network of all operations, called as `module(x, weights)`; `discrete` is a `Discrete`."""
+    def noise(self, outputs: int = 10) -> Source:
+        """Returns the space's natural random input, of which a search, a score and a cost need no more.
+
+        Args:
+            outputs: number of outputs of a network.
+        """
         ...
 
-    def network(self, genotype: Any, **size: Any) -> nn.Module:
-        """Returns the network of one genotype, called as `module(x)`.
+    def network(
+        self,
+        genotype: Any | None,
+        size: Any,
+        outputs: int,
+        style: Style = Style(),
+        execution: Execution = Execution(),
+    ) -> Network:
+        """Returns the network of one genotype, called as `module(x)`, or the one-shot network.
 
-        Its parameters are the sub-tree of the one-shot network's that the genotype names, so that `restrict` maps
-        one into the other. The genotype must be concrete.
+        The parameters of a derived network are the sub-tree of the one-shot network's that the genotype names, so that
+        `restrict` maps one into the other, and at `encode(genotype)` both are the same function.
+
+        Args:
+            genotype: a concrete architecture; None for the network of all of them, called as `module(x, weights)`.
+            size: a `Size` of the space.
+            outputs: number of outputs.
+            style: what all layers share.
+            execution: how the program runs.
+
+        Raises:
+            ValueError: a size is out of range.
         """
         ...
 
@@ -192,15 +310,59 @@ def from_json(space: SearchSpace, record: Any) -> Any:
         raise ValueError(f"genotype record: expected an object with 'space', 'genotype' and 'arrays', lacks {missing}")
     if record["space"] != space.name:
         raise ValueError(f"genotype record: expected space {space.name!r}, got {record['space']!r}")
-    genotype = space.parse(record["genotype"])
-    if to_json(space, genotype)["arrays"] != record["arrays"]:
-        raise ValueError(f"genotype record: its arrays {record['arrays']} do not say {record['genotype']!r}")
+    text, arrays = record["genotype"], record["arrays"]
+    if not isinstance(text, str) or not isinstance(arrays, dict):
+        raise ValueError(
+            f"genotype record: expected a text 'genotype' and an object 'arrays', got {text!r}, {arrays!r}"
+        )
+    genotype = space.parse(text)
+    expected = to_json(space, genotype)["arrays"]
+    for name in {**expected, **arrays}:
+        said, came = (json.dumps(values.get(name)) for values in (expected, arrays))
+        if said != came:
+            raise ValueError(f"genotype record: expected arrays {name} {said}, got {came}, which do not say {text!r}")
     return genotype
 
 
-def uniform_other(key: jax.Array, choice: jax.Array, count: int) -> jax.Array:
-    """Draws uniformly from the `count` - 1 values that differ from `choice`."""
-    return (choice + jax.random.randint(key, jnp.shape(choice), 1, count)) % count
+def checked(space: SearchSpace, genotype: Any) -> Any:
+    """Checks the arrays of a concrete genotype, for spaces whose arrays all have a largest value in each place.
+
+    Args:
+        space: the space, where the largest option of every decision gives the largest value in every place.
+        genotype: should be one of its genotypes.
+
+    Returns:
+        The genotype as NumPy arrays; unchecked and as it is under `jit` and `vmap`, where it has no values.
+
+    Raises:
+        TypeError: it is no genotype of the space.
+        ValueError: an array has another shape or type, or a value is out of range.
+    """
+    largest = _largest(space)
+    if not isinstance(genotype, type(largest)):
+        raise TypeError(f"genotype: expected a {type(largest).__name__} of {space.name}, got {type(genotype).__name__}")
+    arrays = {}
+    for name, most in vars(largest).items():
+        value = getattr(genotype, name)
+        try:
+            arrays[name] = array = np.asarray(value)
+        except jax.errors.TracerArrayConversionError:
+            return genotype
+        if array.shape != most.shape or not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(
+                f"{name}: expected integers of shape {most.shape}, got {array.dtype} of shape {array.shape}"
+            )
+        outside = np.argwhere((array < 0) | (array > most))
+        if len(outside):
+            place = tuple(outside[0].tolist())
+            raise ValueError(f"{name}: expected 0 to {most[place]} at {place} in {space.name}, got {array[place]}")
+    return type(genotype)(**arrays)
+
+
+@functools.lru_cache(maxsize=64)
+def _largest(space: SearchSpace) -> Any:
+    with jax.ensure_compile_time_eval():
+        return jax.tree.map(np.asarray, space.from_decisions(jnp.array(space.decisions, jnp.int32) - 1))
 
 
 def check_images(x: jax.Array, divisor: int) -> None:
@@ -219,16 +381,17 @@ def check_images(x: jax.Array, divisor: int) -> None:
         )
 
 
-def check_size(network: Any, cells: int = 1) -> None:
-    """Checks the size of a network.
+def check_positive(size: Any, **least: int) -> None:
+    """Checks the integers of a size.
 
     Args:
-        network: has the attributes `channels`, `cells` and `classes`.
-        cells: the least number of cells.
+        size: a dataclass.
+        **least: for each of its attributes the least integer.
 
     Raises:
-        ValueError: one of them is too small.
+        ValueError: one of them is too small, or no integer.
     """
-    for name, least in (("channels", 1), ("cells", cells), ("classes", 1)):
-        if getattr(network, name) < least:
-            raise ValueError(f"{name}: expected an integer of at least {least}, got {getattr(network, name)!r}")
+    for name, bound in least.items():
+        value = getattr(size, name)
+        if not isinstance(value, int) or value < bound:
+            raise ValueError(f"{name}: expected an integer of at least {bound}, got {value!r}")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import ast
 import dataclasses
 import itertools
-import math
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from nasi_jax.data import Gaussian
+from nasi_jax.nn import Style
+from nasi_jax.programs import Execution
 from nasi_jax.spaces import text as text_form
-from nasi_jax.spaces.base import Alphas, Edge, Genotype, Weights, uniform_other
-from nasi_jax.spaces.darts_network import EDGES, KINDS, NODES, OPERATIONS, DARTSNetwork
+from nasi_jax.spaces.base import Alphas, Edge, Genotype, SearchSpace, Weights, checked
+from nasi_jax.spaces.darts_network import EDGES, KINDS, NODES, OPERATIONS, DARTSNetwork, DARTSSize
 
 _PAIRS = tuple(tuple(itertools.combinations(range(node + 2), 2)) for node in range(NODES))
 """For each node the pairs of distinct inputs that it can have."""
@@ -26,8 +27,11 @@ _FIRST_EDGE = np.array([EDGES.index((0, node)) for node in range(NODES)], np.int
 _INPUT_EDITS = np.array(
     [(k, node, slot, i) for k in range(2) for node in range(NODES) for slot in range(2) for i in range(node)], np.int32
 )
+_OPERATION_EDITS = 2 * NODES * 2 * (len(OPERATIONS) - 1)
 _NODE_NAMES = ("k-2", "k-1", "0", "1", "2", "3")
-_TEXT_KEYS = ("normal", "normal_concat", "reduce", "reduce_concat")
+_CELL_KEYS = ("normal", "reduce")
+_TEXT_KEYS = ("normal", "normal_concat", "reduce", "reduce_concat", "connectN", "connects")
+"""The last two are None in the genotypes of AutoDL-Projects."""
 _Cell = list[list[tuple[str, int]]]
 """For each node (operation, input) of its edges."""
 _CONCAT = range(2, 2 + NODES)
@@ -49,7 +53,7 @@ class DARTSGenotype(Genotype):
 
 
 @dataclasses.dataclass(frozen=True)
-class DARTS:
+class DARTS(SearchSpace):
     """The DARTS space; see `nasi_jax.spaces.SearchSpace` for the contract.
 
     Each of four nodes takes two of the nodes before it, each through one of seven operations; a cell's output are its
@@ -63,6 +67,10 @@ class DARTS:
     References:
         Liu, Simonyan and Yang, "DARTS: Differentiable architecture search", ICLR 2019.
     """
+
+    Size: ClassVar[type] = DARTSSize
+    search_size: ClassVar[DARTSSize] = DARTSSize(channels=8, cells=5)
+    evaluation_size: ClassVar[DARTSSize] = DARTSSize(channels=36, cells=20)
 
     none: bool = False
 
@@ -87,19 +95,46 @@ class DARTS:
         return False
 
     @property
-    def branches(self) -> bool:
-        """False: all operations of all edges are computed."""
-        return False
-
-    @property
     def choices(self) -> dict[str, tuple[str, ...]]:
         """The operations, for both kinds of cell."""
         return dict.fromkeys(KINDS, self.operations)
 
     @property
-    def size(self) -> int:
-        """About 1.1e18."""
-        return math.prod(len(pairs) * len(OPERATIONS) ** 2 for pairs in _PAIRS) ** 2
+    def decisions(self) -> tuple[int, ...]:
+        """For both cells and each node a pair of inputs and two operations: about 1.1e18 pairs of cells."""
+        return tuple(count for pairs in _PAIRS for count in (len(pairs), len(OPERATIONS), len(OPERATIONS))) * 2
+
+    def to_decisions(self, genotype: DARTSGenotype) -> jax.Array:
+        """Returns (24,): for each node the place of its pair of inputs among all of its pairs, and two operations."""
+        first, second = genotype.inputs[..., 0], genotype.inputs[..., 1]
+        # the pairs (a, b) before (first, second): all with a smaller a, then those with a smaller b
+        inputs = np.arange(2, NODES + 2)[None]
+        pairs = first * (2 * inputs - first - 1) // 2 + second - first - 1
+        return jnp.concatenate([pairs[..., None], genotype.operations], axis=-1).ravel()
+
+    def from_decisions(self, options: jax.Array) -> DARTSGenotype:
+        """Returns the cells of (24,) options."""
+        by_node = options.reshape(2, NODES, 3)
+        return DARTSGenotype(jnp.asarray(_PAIR_TABLE)[np.arange(NODES)[None], by_node[..., 0]], by_node[..., 1:])
+
+    @property
+    def neighbours(self) -> int:
+        """120: each of 16 edges with another operation or, where there is one, another input."""
+        return _OPERATION_EDITS + len(_INPUT_EDITS)
+
+    def neighbour(self, genotype: DARTSGenotype, i: Any) -> DARTSGenotype:
+        """Gives one edge another operation or another input, which it takes its operation along to."""
+        slot, shift = jnp.divmod(jnp.minimum(i, _OPERATION_EDITS - 1), len(OPERATIONS) - 1)
+        flat = genotype.operations.ravel()
+        flat = flat.at[slot].set((flat[slot] + 1 + shift) % len(OPERATIONS))
+        changed = DARTSGenotype(genotype.inputs, flat.reshape(genotype.operations.shape))
+        moved = _moved(genotype, jnp.asarray(_INPUT_EDITS)[jnp.maximum(i - _OPERATION_EDITS, 0)])
+        return jax.tree.map(lambda a, b: jnp.where(i < _OPERATION_EDITS, a, b), changed, moved)
+
+    def cross(self, key: jax.Array, first: DARTSGenotype, second: DARTSGenotype) -> DARTSGenotype:
+        """Takes each node of each cell, its inputs with their operations, from either parent, by a fair coin."""
+        heads = jax.random.bernoulli(key, shape=(2, NODES, 1))
+        return jax.tree.map(lambda a, b: jnp.where(heads, a, b), first, second)
 
     def alphas(self) -> Alphas:
         """Returns zeros (14, operations) for ``"normal"`` and ``"reduction"``."""
@@ -108,18 +143,10 @@ class DARTS:
     def sample(self, key: jax.Array) -> DARTSGenotype:
         """Draws pairs of inputs and operations uniformly."""
         pair_key, operation_key = jax.random.split(key)
-        pairs = jax.random.randint(pair_key, (2, NODES), 0, np.tile(_PAIR_COUNTS, (2, 1)))
+        pairs = jax.random.randint(pair_key, (2, NODES), 0, np.tile(_PAIR_COUNTS, (2, 1)), jnp.int32)
         inputs = jnp.asarray(_PAIR_TABLE)[np.tile(np.arange(NODES), (2, 1)), pairs]
-        return DARTSGenotype(inputs, jax.random.randint(operation_key, (2, NODES, 2), 0, len(OPERATIONS)))
-
-    def enumerate(self) -> Iterator[DARTSGenotype]:
-        """Yields all pairs of cells lazily, the last node's second operation changing fastest."""
-        operations = range(len(OPERATIONS))
-        nodes = [[*itertools.product(pairs, operations, operations)] for pairs in _PAIRS] * 2
-        for choices in itertools.product(*nodes):
-            inputs = np.array([pair for pair, _, _ in choices], np.int32).reshape(2, NODES, 2)
-            chosen = np.array([pair for _, *pair in choices], np.int32).reshape(2, NODES, 2)
-            yield DARTSGenotype(inputs, chosen)  # type: ignore[arg-type]
+        operations = jax.random.randint(operation_key, (2, NODES, 2), 0, len(OPERATIONS), jnp.int32)
+        return DARTSGenotype(inputs, operations)
 
     def canonical(self, genotype: DARTSGenotype) -> str:
         """Names the function of both cells up to the order of their nodes, with the normal cell's skips taken."""
@@ -136,21 +163,9 @@ class DARTS:
             cells.append("|".join(sorted(names[2:])))
         return " / ".join(cells)
 
-    def mutate(self, key: jax.Array, genotype: DARTSGenotype) -> DARTSGenotype:
-        """Gives one edge another operation or another input, each such change with the same probability."""
-        edit_key, operation_key = jax.random.split(key)
-        slots = genotype.operations.size
-        by_operation = slots * (len(OPERATIONS) - 1)
-        edit = jax.random.randint(edit_key, (), 0, by_operation + len(_INPUT_EDITS))
-        slot = jnp.minimum(edit, by_operation - 1) // (len(OPERATIONS) - 1)
-        flat = genotype.operations.ravel()
-        other = uniform_other(operation_key, flat[slot], len(OPERATIONS))
-        changed = DARTSGenotype(genotype.inputs, flat.at[slot].set(other).reshape(genotype.operations.shape))
-        moved = _moved(genotype, jnp.asarray(_INPUT_EDITS)[jnp.maximum(edit - by_operation, 0)])
-        return jax.tree.map(lambda a, b: jnp.where(edit < by_operation, a, b), changed, moved)
-
     def encode(self, genotype: DARTSGenotype) -> Weights:
         """Returns (14, operations) for each kind of cell, a one in the row of each edge that is there."""
+        genotype = self._checked(genotype)
         rows = _FIRST_EDGE.reshape(1, NODES, 1) + genotype.inputs
         columns = genotype.operations + self.none
         zeros = jnp.zeros((len(EDGES), len(self.operations)))
@@ -189,10 +204,14 @@ class DARTS:
         return _text(str(normal), str(reduction))
 
     def parse(self, text: str) -> DARTSGenotype:
-        """Reads the authors' text form, without evaluating it.
+        """Reads the authors' text form and its variants, without evaluating them.
 
         Args:
-            text: see the class.
+            text: see the class. The edges of a cell may be in a list for each node, as pt.darts prints them, and have
+                weights after their inputs, as GDAS prints them. A pair of
+                cells alone is read too; where its edges are pairs of numbers, they are (input, operation) as in
+                NASLib's tables of NAS-Bench-301, with operations counted in the order of `OPERATIONS`. A name, and what
+                a logger writes, may come before.
 
         Returns:
             Both cells.
@@ -200,46 +219,58 @@ class DARTS:
         Raises:
             ValueError: `text` is malformed, or a cell is not one of this space.
         """
-        parts = text_form.arguments(text, "Genotype", _TEXT_KEYS)
-        for name in ("normal_concat", "reduce_concat"):
-            _check_concat(name, parts[name])
-        cells = [_parse_cell(name, parts[name]) for name in ("normal", "reduce")]
-        inputs, operations = (np.array([[[e[i] for e in node] for node in cell] for cell in cells]) for i in range(2))
+        pair = text_form.expression(text, "Genotype")
+        if isinstance(pair, ast.List | ast.Tuple) and len(pair.elts) == 2:
+            cells, numbers = dict(zip(_CELL_KEYS, pair.elts, strict=True)), True
+        else:
+            optional = tuple(key for key in _TEXT_KEYS if key not in _CELL_KEYS)
+            parts = text_form.arguments(text, "Genotype", _TEXT_KEYS, optional)
+            cells, numbers = {name: parts.pop(name) for name in _CELL_KEYS}, False
+            for name, value in parts.items():
+                _check_fixed(name, value)
+        nodes = [_parse_cell(name, cell, numbers) for name, cell in cells.items()]
+        inputs, operations = (np.array([[[e[i] for e in node] for node in cell] for cell in nodes]) for i in range(2))
         return DARTSGenotype(jnp.asarray(inputs, jnp.int32), jnp.asarray(operations, jnp.int32))
 
-    def one_shot(self, **size: Any) -> DARTSNetwork:
-        """Returns the network with all edges and operations; "none" adds nothing and is not computed.
+    def noise(self, outputs: int = 10) -> Gaussian:
+        """Returns Gaussian images of CIFAR's size."""
+        return Gaussian((32, 32, 3), outputs)
+
+    def network(
+        self,
+        genotype: DARTSGenotype | None,
+        size: DARTSSize,
+        outputs: int,
+        style: Style = Style(),
+        execution: Execution = Execution(),
+    ) -> DARTSNetwork:
+        """Returns the network of one pair of cells, or of all edges and operations.
 
         Args:
-            **size: attributes of `DARTSNetwork`; `affine` is off unless given, as in the paper.
+            genotype: concrete cells, or None for the one-shot network, where "none" adds nothing and is not computed.
+            size: channels, cells, stem and auxiliary head.
+            outputs: number of outputs.
+            style: see `nasi_jax.nn.Style`.
+            execution: see `nasi_jax.programs.Execution`.
 
         Returns:
-            A module called as `module(x, weights)`.
-
-        Raises:
-            ValueError: a size is out of range.
+            A module called as `module(x)`, or `module(x, weights)` where it is the one-shot network.
         """
-        options: dict[str, Any] = {"affine": False} | size
-        return DARTSNetwork(choices=None, **options)
+        choices = None if genotype is None else tuple(_choices(cell) for cell in self._cells(genotype))
+        return DARTSNetwork(size, outputs, style, execution, choices)
 
-    def network(self, genotype: DARTSGenotype, **size: Any) -> DARTSNetwork:
-        """Returns the network of one pair of cells.
-
-        Args:
-            genotype: concrete cells.
-            **size: attributes of `DARTSNetwork`.
-
-        Returns:
-            A module called as `module(x)`.
-
-        Raises:
-            ValueError: a size is out of range.
-        """
-        return DARTSNetwork(choices=tuple(_choices(cell) for cell in self._cells(genotype)), **size)
+    def _checked(self, genotype: DARTSGenotype) -> DARTSGenotype:
+        genotype = checked(self, genotype)
+        if isinstance(genotype.inputs, np.ndarray):
+            for place in np.argwhere(genotype.inputs[..., 0] >= genotype.inputs[..., 1]).tolist():
+                pair = genotype.inputs[tuple(place)].tolist()
+                raise ValueError(f"inputs: expected two inputs in rising order at {tuple(place)}, got {pair}")
+        return genotype
 
     def _cells(self, genotype: DARTSGenotype) -> list[_Cell]:
         """Returns (operation, input) of the two edges of each node of both cells."""
-        inputs, operations = np.asarray(genotype.inputs), np.asarray(genotype.operations)
+        genotype = self._checked(genotype)
+        inputs, operations = genotype.inputs, genotype.operations
         return [
             [
                 [(OPERATIONS[o], int(i)) for i, o in zip(inputs[k, n], operations[k, n], strict=True)]
@@ -270,41 +301,74 @@ def _moved(genotype: DARTSGenotype, edit: jax.Array) -> DARTSGenotype:
     )
 
 
-def _check_concat(name: str, node: ast.expr) -> None:
-    if ast.unparse(node) == str(_CONCAT):
-        return
-    listed = text_form.literal(name, node, f"to be {_CONCAT}")
-    if not isinstance(listed, list | tuple) or list(listed) != list(_CONCAT):
+def _check_fixed(name: str, node: ast.expr) -> None:
+    """Checks what is the same for all genotypes of the space."""
+    expected = _CONCAT if name.endswith("concat") else None
+    listed = text_form.literal(name, node, f"to be {expected}")
+    if expected is None:
+        if listed is not None:
+            raise ValueError(f"genotype: expected {name} to be None, got {ast.unparse(node)}")
+    elif not isinstance(listed, list | tuple) or sorted(listed, key=str) != list(_CONCAT):
         raise ValueError(f"genotype: expected {name} to be {_CONCAT}, got {ast.unparse(node)}")
 
 
-def _parse_cell(name: str, node: ast.expr) -> list[list[tuple[int, int]]]:
+def _parse_cell(name: str, node: ast.expr, numbers: bool) -> list[list[tuple[int, int]]]:
     """Returns (input, operation) of each edge, a list for each node."""
     edges = text_form.literal(name, node, "as a list of (operation, input)")
-    if not isinstance(edges, list) or len(edges) != 2 * NODES:
-        got = f"{len(edges)}" if isinstance(edges, list) else ast.unparse(node)
-        raise ValueError(f"genotype: expected {2 * NODES} edges in {name}, two for each node, got {got}")
+    if isinstance(edges, list | tuple) and len(edges) == NODES and not any(map(_is_edge, edges)):
+        for target, node_edges in enumerate(edges, start=2):
+            if not isinstance(node_edges, list | tuple) or len(node_edges) != 2:
+                raise ValueError(f"genotype: expected two edges of node {target} of {name}, got {node_edges!r}")
+        edges = [edge for node_edges in edges for edge in node_edges]
+    if not isinstance(edges, list | tuple) or len(edges) != 2 * NODES:
+        got = f"{len(edges)}" if isinstance(edges, list | tuple) else ast.unparse(node)
+        raise ValueError(f"genotype: expected {2 * NODES} edges in {name}, two for each of {NODES} nodes, got {got}")
     nodes = []
-    for target in range(NODES):
-        found = []
-        for edge in edges[2 * target : 2 * target + 2]:
-            if not isinstance(edge, tuple) or len(edge) != 2:
-                raise ValueError(f"genotype: expected edges (operation, input) in {name}, got {edge!r}")
-            operation, source = edge
-            if operation not in OPERATIONS:
-                raise ValueError(f"genotype: expected an operation of {OPERATIONS} in {name}, got {operation!r}")
-            if type(source) is not int or not 0 <= source < target + 2:
-                raise ValueError(
-                    f"genotype: expected node {target + 2} of {name} to read an earlier one, 0 to {target + 1}, "
-                    f"got {source!r}"
-                )
-            found.append((source, OPERATIONS.index(operation)))
+    for target in range(2, NODES + 2):
+        found = [_parse_edge(name, target, edge, numbers) for edge in edges[2 * target - 4 : 2 * target - 2]]
         if found[0][0] == found[1][0]:
             raise ValueError(
-                f"genotype: expected node {target + 2} of {name} to read two nodes, got {found[0][0]} twice"
+                f"genotype: expected node {target} of {name} to read two different inputs, got {found[0][0]} twice"
             )
         nodes.append(sorted(found))
     return nodes
+
+
+def _is_edge(value: Any) -> bool:
+    """Whether a value is two entries, or three where the last is the weight that a search gave the edge."""
+    if not isinstance(value, list | tuple) or any(isinstance(entry, list | tuple) for entry in value):
+        return False
+    return len(value) == 2 or (len(value) == 3 and isinstance(value[2], float))
+
+
+def _parse_edge(name: str, target: int, edge: Any, numbers: bool) -> tuple[int, int]:
+    """Returns (input, operation)."""
+    if not _is_edge(edge):
+        raise ValueError(f"genotype: expected edges (operation, input) in {name}, got {edge!r}")
+    edge = edge[:2]
+    swapped = type(edge[0]) is int and (numbers or isinstance(edge[1], str))
+    source, operation = edge if swapped else reversed(edge)
+    if type(operation) is int:
+        if not numbers:
+            raise ValueError(
+                f"genotype: expected names of operations in {name}, got {edge!r}, which may be (operation, input) or "
+                f"(input, operation)"
+            )
+        if not 0 <= operation < len(OPERATIONS):
+            raise ValueError(
+                f"genotype: expected edges (input, operation) in {name} with operations 0 to {len(OPERATIONS) - 1}, "
+                f"which are {OPERATIONS}, got {edge!r}"
+            )
+        operation = OPERATIONS[operation]
+    if operation == "none":
+        raise ValueError(f"genotype: expected an operation on every edge of {name}, got 'none' into node {target}")
+    if operation not in OPERATIONS:
+        raise ValueError(f"genotype: {text_form.unknown(f'operation of {name}', operation, OPERATIONS)}")
+    if type(source) is not int or not 0 <= source < target:
+        raise ValueError(
+            f"genotype: expected node {target} of {name} to read an earlier one, 0 to {target - 1}, got {source!r}"
+        )
+    return source, OPERATIONS.index(operation)
 
 
 def _published(normal: str, reduction: str) -> DARTSGenotype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal, get_args
 
 import jax
@@ -13,18 +14,15 @@ from nasi_jax.nn import (
     Conv,
     Dense,
     FactorizedReduction,
-    Normalisation,
-    Parameterisation,
     ReLUConvNorm,
     Style,
     as_program,
     batch_norm,
-    check_style,
     is_plain,
     relu_conv_norm,
 )
-from nasi_jax.programs import add, average_pool, fan_out, max_pool
-from nasi_jax.spaces.base import Discrete, Weights, check_images, check_size
+from nasi_jax.programs import Execution, add, average_pool, fan_out, max_pool
+from nasi_jax.spaces.base import Network, Weights, check_images, check_positive
 
 OPERATIONS = (
     "max_pool_3x3",
@@ -65,6 +63,7 @@ class Cell(nn.Module):
         after_reduction: whether the cell before this one did, so that the first input is twice as large.
         choices: (edge, operation) of the edges that are there, or None to build all of them.
         style: see `nasi_jax.nn.Style`.
+        execution: see `nasi_jax.programs.Execution`.
     """
 
     features: int
@@ -72,6 +71,7 @@ class Cell(nn.Module):
     after_reduction: bool
     choices: tuple[tuple[int, str], ...] | None = None
     style: Style = Style()
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(
@@ -95,8 +95,8 @@ class Cell(nn.Module):
         if self.after_reduction:
             first = FactorizedReduction(self.features, self.style, name="preprocess_0")(before)
         else:
-            first = ReLUConvNorm(self.features, 1, style=self.style, name="preprocess_0")(before)
-        second = ReLUConvNorm(self.features, 1, style=self.style, name="preprocess_1")(last)
+            first = self._preprocessed(before, "preprocess_0")
+        second = self._preprocessed(last, "preprocess_1")
         sources: list[jax.Array] = [first, second]
         incoming: dict[int, list[jax.Array]] = {node: [] for node in range(NODES)}
         rows = None if weights is None else _rows(weights)
@@ -107,6 +107,7 @@ class Cell(nn.Module):
                 "strides": 2 if self.reduction and source < 2 else 1,
                 "choices": _chosen(leaving, self.choices),
                 "style": self.style,
+                "execution": self.execution,
             }
             own_rows = None if rows is None else [rows[edge] for edge in leaving]
             outputs = Edges(**attributes, name=f"from_{source}")(sources[source], own_rows)
@@ -121,6 +122,9 @@ class Cell(nn.Module):
                 sources.append(add(node))
         return jnp.concatenate(sources[2:], axis=-1)
 
+    def _preprocessed(self, x: jax.Array, name: str) -> jax.Array:
+        return ReLUConvNorm(self.features, 1, style=self.style, execution=self.execution, name=name)(x)
+
 
 class Edges(nn.Module):
     """The edges that leave one input or node.
@@ -130,12 +134,14 @@ class Edges(nn.Module):
         strides: 2 where they halve the image.
         choices: for each edge its operations.
         style: see `nasi_jax.nn.Style`.
+        execution: see `nasi_jax.programs.Execution`.
     """
 
     features: int
     strides: int
     choices: tuple[tuple[str, ...], ...]
     style: Style = Style()
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(
@@ -154,7 +160,7 @@ class Edges(nn.Module):
         Returns:
             For each edge the outputs of its operations, or where there are weights a list of their sums alone.
         """
-        if isinstance(x, jax.Array) and rows is not None and self.style.blocks and is_plain(self):
+        if isinstance(x, jax.Array) and rows is not None and self.execution.blocks and is_plain(self):
             return self._one_by_one(x, rows)
         images = x if isinstance(x, dict) else dict.fromkeys(_READERS, x)
         outputs: list[dict[str, jax.Array]] = [{} for _ in self.choices]
@@ -178,7 +184,7 @@ class Edges(nn.Module):
             outputs[edge]["skip_connect"] = _times(weight(edge, "skip_connect"), reduced)
         for name, (window, dilation) in _CONVOLUTIONS.items():
             edges, image = edges_with(name), images[name]
-            part = (self.features, window, self.strides, self.style, dilation, True)
+            part = (self.features, window, self.strides, self.style, dilation, True, self.execution)
             branches = [
                 ReLUConvNorm(*part, name=f"edge_{e}_{name}").weights(image.shape[-1], image.dtype) for e in edges
             ]
@@ -186,10 +192,12 @@ class Edges(nn.Module):
             if name.startswith("dil"):
                 branches = [b if f is None else b.times(f) for b, f in zip(branches, factors, strict=True)]
             uses: Any = sum(1.0 if factor is None else factor for factor in factors)
-            found = relu_conv_norm(self, name, image, branches, self.style, self.strides, dilation, uses)
+            found = relu_conv_norm(
+                self, name, image, branches, self.style, self.execution, self.strides, dilation, uses
+            )
             for edge, factor, y in zip(edges, factors, found, strict=True):
                 if name.startswith("sep"):
-                    again = (self.features, window, 1, self.style, 1, True)
+                    again = (self.features, window, 1, self.style, 1, True, self.execution)
                     y = ReLUConvNorm(*again, name=f"edge_{edge}_{name}_again")(y, factor)
                 outputs[edge][name] = y
         if rows is None:
@@ -203,7 +211,7 @@ class Edges(nn.Module):
         images = iter(others)
         pooled = as_program(_Pools(self.strides, self.style, parent=None), {}, own)
         pools = {name: iter(fan_out(y, len(rows))) for name, y in pooled.items()}
-        edge = Edges(self.features, self.strides, self.choices[:1], self.style, parent=None)
+        edge = Edges(self.features, self.strides, self.choices[:1], self.style, self.execution, parent=None)
         params, outputs = self.variables["params"], []
         for e, row in enumerate(rows):
             prefix = f"edge_{e}_"
@@ -258,18 +266,22 @@ def _dropped(key: jax.Array, x: jax.Array, probability: jax.typing.ArrayLike) ->
 class _ImageNetStem(nn.Module):
     features: int
     style: Style
+    execution: Execution
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Maps (batch, height, width, colours) to images with sides / 4 and with sides / 8."""
         x = Conv(self.features // 2, 3, style=self.style, strides=2, name="conv_0")(x)
         x = BatchNorm(self.style, name="norm_0")(x)
-        before = ReLUConvNorm(self.features, 3, 2, self.style, name="conv_1")(x)
-        return before, ReLUConvNorm(self.features, 3, 2, self.style, name="conv_2")(before)
+        before, last = (
+            ReLUConvNorm(self.features, 3, 2, self.style, execution=self.execution, name=f"conv_{i}") for i in (1, 2)
+        )
+        y = before(x)
+        return y, last(y)
 
 
 class _AuxiliaryHead(nn.Module):
-    classes: int
+    outputs: int
     strides: int
     style: Style
 
@@ -283,52 +295,54 @@ class _AuxiliaryHead(nn.Module):
         # the authors' 2x2 convolution of a 2x2 image
         x = x.reshape(len(x), 1, 1, -1)
         x = nn.relu(BatchNorm(self.style, name="norm_1")(Conv(768, 1, style=self.style, name="conv_1")(x)))
-        return Dense(self.classes, self.style, name="head")(x.reshape(len(x), -1))
+        return Dense(self.outputs, self.style, name="head")(x.reshape(len(x), -1))
 
 
-class DARTSNetwork(nn.Module):
-    """Stem, cells, mean over the image, linear head. Cells at one and two thirds of the depth halve the image.
-
-    Where `affine` is off, pools are normalised, as in the authors' search; where it is on, they are not, as in their
-    evaluation.
+@dataclasses.dataclass(frozen=True)
+class DARTSSize:
+    """Size of a network; the defaults are those of the authors' search.
 
     Attributes:
         channels: channels of a node in the first cells; they double at each reduction.
-        cells: number of cells, at least 3.
-        classes: number of outputs.
-        affine: whether batch normalisation has a scale and a shift.
-        parameterisation: see `nasi_jax.nn.Parameterisation`.
-        normalisation: see `nasi_jax.nn.Normalisation`.
-        fused: see `nasi_jax.nn.Style`.
-        blocks: see `nasi_jax.nn.Style`.
+        cells: number of cells, at least 3. Those at one and two thirds of the depth halve the image.
         stem: see `StemKind`.
         auxiliary: whether a second head reads the output of the second reduction and its logits are returned too.
-        discrete: see `Discrete`; changes nothing here.
-        choices: for both kinds of cell (edge, operation) of the edges that are there, or None for all of them.
+
+    Raises:
+        ValueError: one of them is out of range.
     """
 
     channels: int = 16
     cells: int = 8
-    classes: int = 10
-    affine: bool = True
-    parameterisation: Parameterisation = "standard"
-    normalisation: Normalisation = "batch"
-    fused: bool = True
-    blocks: bool = False
     stem: StemKind = "cifar"
     auxiliary: bool = False
-    discrete: Discrete = "no"
-    choices: Choices | None = None
 
     def __post_init__(self) -> None:
-        """Checks the sizes."""
-        check_size(self, cells=3)
+        """Checks all of them."""
+        check_positive(self, channels=1, cells=3)
         if self.stem not in get_args(StemKind):
             raise ValueError(f"stem: expected one of {get_args(StemKind)}, got {self.stem!r}")
         if self.stem == "imagenet" and self.channels % 2:
             raise ValueError(f"channels: expected an even number with stem='imagenet', got {self.channels}")
-        check_style(self)
-        super().__post_init__()
+
+
+class DARTSNetwork(Network):
+    """Stem, cells, mean over the image, linear head.
+
+    Where the style's `affine` is off, pools are normalised, as in the authors' search; where it is on, they are not, as
+    in their evaluation.
+
+    Attributes:
+        size: channels, cells, stem and auxiliary head.
+        outputs: number of outputs.
+        style: see `nasi_jax.nn.Style`.
+        execution: see `nasi_jax.programs.Execution`.
+        choices: for both kinds of cell (edge, operation) of the edges that are there, or None for all of them.
+    """
+
+    capabilities = frozenset({"blocks", "drop_path"})
+
+    choices: Choices | None = None
 
     @nn.compact
     def __call__(
@@ -342,21 +356,22 @@ class DARTSNetwork(nn.Module):
             drop_path: probability that an edge is dropped for a sample, which takes the random key "drop_path".
 
         Returns:
-            Logits, (batch, classes), and those of the auxiliary head where there is one.
+            Logits, (batch, outputs), and those of the auxiliary head where there is one.
 
         Raises:
             ValueError: `x` is not of that shape.
         """
-        check_images(x, 4 if self.stem == "cifar" else 32)
-        style = Style(self.affine, self.parameterisation, self.normalisation, self.fused, self.blocks)
-        if self.stem == "cifar":
-            stem = Conv(_STEM_MULTIPLIER * self.channels, 3, style=style, name="stem_conv")(x)
+        size: DARTSSize = self.size
+        check_images(x, 4 if size.stem == "cifar" else 32)
+        style = self.style
+        if size.stem == "cifar":
+            stem = Conv(_STEM_MULTIPLIER * size.channels, 3, style=style, name="stem_conv")(x)
             before = last = BatchNorm(style, name="stem_norm")(stem)
         else:
-            before, last = _ImageNetStem(self.channels, style, name="stem")(x)
-        features, after_reduction, auxiliary = self.channels, self.stem == "imagenet", None
-        reductions = (self.cells // 3, 2 * self.cells // 3)
-        for i in range(self.cells):
+            before, last = _ImageNetStem(size.channels, style, self.execution, name="stem")(x)
+        features, after_reduction, auxiliary = size.channels, size.stem == "imagenet", None
+        reductions = (size.cells // 3, 2 * size.cells // 3)
+        for i in range(size.cells):
             reduction = i in reductions
             features *= 2 if reduction else 1
             cell = Cell(
@@ -365,12 +380,13 @@ class DARTSNetwork(nn.Module):
                 after_reduction,
                 None if self.choices is None else self.choices[int(reduction)],
                 style,
+                self.execution,
                 name=f"cell_{i}",
             )
             before, last = last, cell(before, last, None if weights is None else weights[KINDS[reduction]], drop_path)
             after_reduction = reduction
-            if self.auxiliary and i == reductions[1]:
-                strides = 3 if self.stem == "cifar" else 2
-                auxiliary = _AuxiliaryHead(self.classes, strides, style, name="auxiliary")(last)
-        logits = Dense(self.classes, style, name="head")(last.mean(axis=(1, 2)))
+            if size.auxiliary and i == reductions[1]:
+                strides = 3 if size.stem == "cifar" else 2
+                auxiliary = _AuxiliaryHead(self.outputs, strides, style, name="auxiliary")(last)
+        logits = Dense(self.outputs, style, name="head")(last.mean(axis=(1, 2)))
         return logits if auxiliary is None else (logits, auxiliary)

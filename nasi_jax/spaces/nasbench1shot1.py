@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-from collections.abc import Iterator
-from typing import Any
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from nasi_jax.data import Gaussian
+from nasi_jax.nn import Style
+from nasi_jax.programs import Execution
 from nasi_jax.spaces import text as text_form
-from nasi_jax.spaces.base import Alphas, Edge, Genotype, Weights
-from nasi_jax.spaces.nasbench1shot1_network import OPERATIONS, Choices, NASBench1Shot1Network, parents_of
+from nasi_jax.spaces.base import Alphas, Edge, Genotype, SearchSpace, Weights, checked
+from nasi_jax.spaces.nasbench1shot1_network import (
+    OPERATIONS,
+    Choices,
+    NASBench1Shot1Network,
+    NASBench1Shot1Size,
+    parents_of,
+)
 
 _NUMBERS = {1: (1, 2, 2, 2, 2), 2: (1, 1, 2, 2, 3), 3: (1, 1, 1, 2, 2, 2)}
 """How many nodes each choice block and the output read."""
@@ -37,7 +44,7 @@ class NASBench1Shot1Genotype(Genotype):
 
 
 @dataclasses.dataclass(frozen=True)
-class NASBench1Shot1:
+class NASBench1Shot1(SearchSpace):
     """One of the spaces; see `nasi_jax.spaces.SearchSpace` for the contract.
 
     A choice block applies one operation to the sum of the earlier nodes that it reads. How many these are is fixed: 1,
@@ -57,6 +64,10 @@ class NASBench1Shot1:
     """
 
     number: int = 1
+
+    Size: ClassVar[type] = NASBench1Shot1Size
+    search_size: ClassVar[NASBench1Shot1Size] = NASBench1Shot1Size(channels=8, cells=5)
+    evaluation_size: ClassVar[NASBench1Shot1Size] = NASBench1Shot1Size()
 
     def __post_init__(self) -> None:
         """Checks the number."""
@@ -79,11 +90,6 @@ class NASBench1Shot1:
         return False
 
     @property
-    def branches(self) -> bool:
-        """False: all operations of all blocks are computed."""
-        return False
-
-    @property
     def edges(self) -> dict[str, tuple[str, ...]]:
         """Names of the rows of `alphas`."""
         blocks = tuple(str(block) for block in range(1, self._output))
@@ -101,9 +107,20 @@ class NASBench1Shot1:
         return names
 
     @property
-    def size(self) -> int:
-        """14,580, 29,160 or 1,312,200, with blocks that nothing reads and cells that differ in their order."""
-        return len(OPERATIONS) ** (self._output - 1) * math.prod(map(len, self._sets))
+    def decisions(self) -> tuple[int, ...]:
+        """The operation of each block, then what each block and the output read.
+
+        There are 14,580, 29,160 or 1,312,200 cells: blocks that nothing reads count, and so does their order.
+        """
+        return (len(OPERATIONS),) * (self._output - 1) + tuple(map(len, self._sets))
+
+    def to_decisions(self, genotype: NASBench1Shot1Genotype) -> jax.Array:
+        """Returns the operations, then the parents."""
+        return jnp.concatenate([genotype.operations, genotype.parents])
+
+    def from_decisions(self, options: jax.Array) -> NASBench1Shot1Genotype:
+        """Splits the options of all decisions, those of the operations first."""
+        return NASBench1Shot1Genotype(options[: self._output - 1], options[self._output - 1 :])
 
     @property
     def _output(self) -> int:
@@ -117,23 +134,9 @@ class NASBench1Shot1:
             for node, count in enumerate(_NUMBERS[self.number], start=1)
         )
 
-    @property
-    def _counts(self) -> np.ndarray:
-        """How many choices there are for the operation of each block and the parents of each node."""
-        return np.array([len(OPERATIONS)] * (self._output - 1) + [len(sets) for sets in self._sets], np.int32)
-
     def alphas(self) -> Alphas:
         """Returns zeros (n, 3) for "operations", and (1, sets) for the parents of each node that has a choice."""
         return {kind: jnp.zeros((len(self.edges[kind]), len(names))) for kind, names in self.choices.items()}
-
-    def sample(self, key: jax.Array) -> NASBench1Shot1Genotype:
-        """Draws every choice uniformly."""
-        return self._genotype(jax.random.randint(key, self._counts.shape, 0, self._counts))
-
-    def enumerate(self) -> Iterator[NASBench1Shot1Genotype]:
-        """Yields all cells, the set of nodes that the output reads changing fastest."""
-        for choices in itertools.product(*map(range, self._counts)):
-            yield self._genotype(np.array(choices, np.int32))  # type: ignore[arg-type]
 
     def canonical(self, genotype: NASBench1Shot1Genotype) -> str:
         """Writes the first, by the alphabet, of the NAS-Bench-101 cells that differ in the order of blocks alone."""
@@ -142,18 +145,9 @@ class NASBench1Shot1:
         same = [(matrix[np.ix_(order, order)], [operations[i] for i in order]) for order in orders]
         return min(_format(*cell) for cell in same if not np.tril(cell[0]).any())
 
-    def mutate(self, key: jax.Array, genotype: NASBench1Shot1Genotype) -> NASBench1Shot1Genotype:
-        """Gives one block another operation, or one node another set to read; all such changes are equally likely."""
-        choices = jnp.concatenate([genotype.operations, genotype.parents])
-        ends = np.cumsum(self._counts - 1)
-        edit = jax.random.randint(key, (), 0, ends[-1])
-        row = jnp.searchsorted(jnp.asarray(ends), edit, side="right")
-        count = jnp.asarray(self._counts)[row]
-        other = (choices[row] + jnp.asarray(ends)[row] - edit) % count
-        return self._genotype(choices.at[row].set(other))
-
     def encode(self, genotype: NASBench1Shot1Genotype) -> Weights:
         """Returns a one in each row."""
+        genotype = checked(self, genotype)
         weights = {"operations": jax.nn.one_hot(genotype.operations, len(OPERATIONS))}
         for node, sets in enumerate(self._sets, start=1):
             if len(sets) > 1:
@@ -241,46 +235,40 @@ class NASBench1Shot1:
         if any(row[0] for row in rows):
             raise ValueError("genotype: expected a matrix whose node 0 reads none, got a one in its first column")
         indices = [OPERATIONS.index(operation) for operation in operations[1:-1]]
-        return self._genotype(jnp.array([*indices, *parents], jnp.int32))
+        return self.from_decisions(jnp.array([*indices, *parents], jnp.int32))
 
-    def one_shot(self, **size: Any) -> NASBench1Shot1Network:
-        """Returns the network with all three operations in each block and all edges.
+    def noise(self, outputs: int = 10) -> Gaussian:
+        """Returns Gaussian images of CIFAR's size."""
+        return Gaussian((32, 32, 3), outputs)
 
-        Args:
-            **size: attributes of `NASBench1Shot1Network`; `affine` is off unless given, as in the paper.
-
-        Returns:
-            A module called as `module(x, weights)`.
-
-        Raises:
-            ValueError: a size is out of range.
-        """
-        options: dict[str, Any] = {"affine": False} | size
-        return NASBench1Shot1Network(self._sets, choices=None, **options)
-
-    def network(self, genotype: NASBench1Shot1Genotype, **size: Any) -> NASBench1Shot1Network:
-        """Returns the network of one cell, without the blocks on which its output does not depend.
+    def network(
+        self,
+        genotype: NASBench1Shot1Genotype | None,
+        size: NASBench1Shot1Size,
+        outputs: int,
+        style: Style = Style(),
+        execution: Execution = Execution(),
+    ) -> NASBench1Shot1Network:
+        """Returns the network of one cell, without the blocks on which its output does not depend, or of all choices.
 
         Args:
-            genotype: a concrete cell.
-            **size: attributes of `NASBench1Shot1Network`.
+            genotype: a concrete cell, or None for the one-shot network.
+            size: channels and cells.
+            outputs: number of outputs.
+            style: see `nasi_jax.nn.Style`.
+            execution: see `nasi_jax.programs.Execution`.
 
         Returns:
-            A module called as `module(x)`.
-
-        Raises:
-            ValueError: a size is out of range.
+            A module called as `module(x)`, or `module(x, weights)` where it is the one-shot network.
         """
-        return NASBench1Shot1Network(self._sets, choices=self._choices(genotype), **size)
-
-    def _genotype(self, choices: jax.Array) -> NASBench1Shot1Genotype:
-        """Splits the indices of all choices, those of the operations first."""
-        return NASBench1Shot1Genotype(choices[: self._output - 1], choices[self._output - 1 :])
+        choices = None if genotype is None else self._choices(genotype)
+        return NASBench1Shot1Network(size, outputs, style, execution, self._sets, choices)
 
     def _choices(self, genotype: NASBench1Shot1Genotype) -> Choices:
+        genotype = checked(self, genotype)
         return Choices(
-            tuple(OPERATIONS[i] for i in np.asarray(genotype.operations)),
-            tuple(sets[i] for sets, i in zip(self._sets, np.asarray(genotype.parents), strict=True)),
+            tuple(OPERATIONS[i] for i in genotype.operations),
+            tuple(sets[i] for sets, i in zip(self._sets, genotype.parents, strict=True)),
         )
 
     def _matrix(self, cell: Choices) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +15,14 @@ from nasi_jax.nn import (
     BatchNorm,
     Conv,
     Dense,
-    Normalisation,
-    Parameterisation,
     Style,
     as_block,
     channel_scale,
-    check_style,
     observe,
     weight,
 )
-from nasi_jax.programs import max_pool
-from nasi_jax.spaces.base import Discrete, Weights, check_images, check_size
+from nasi_jax.programs import Execution, max_pool
+from nasi_jax.spaces.base import Network, Weights, check_images, check_positive
 
 OPERATIONS = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")
 """Operations of a choice block, by NAS-Bench-101's names, in the order of NAS-Bench-1Shot1's code."""
@@ -81,11 +79,13 @@ class Block(nn.Module):
         features: channels of the input and the output.
         operations: the operations that are built.
         style: see `nasi_jax.nn.Style`.
+        execution: see `nasi_jax.programs.Execution`.
     """
 
     features: int
     operations: tuple[str, ...]
     style: Style = Style()
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(self, x: jax.Array, row: jax.Array | None, uses: jax.Array | float) -> jax.Array:
@@ -132,12 +132,14 @@ class Projection(nn.Module):
         names: a name for each image.
         pieces: for how many images the weights are drawn, which is how many a discrete architecture has at most.
         style: see `nasi_jax.nn.Style`.
+        execution: see `nasi_jax.programs.Execution`.
     """
 
     features: int
     names: tuple[str, ...]
     pieces: int
     style: Style = Style()
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(self, images: list[jax.Array], uses: jax.Array | float) -> jax.Array:
@@ -166,6 +168,7 @@ class Cell(nn.Module):
         parents: for each block and the output the sets of nodes that it can read.
         choices: the architecture, or None to build all of them.
         style: see `nasi_jax.nn.Style`.
+        execution: see `nasi_jax.programs.Execution`.
     """
 
     features: int
@@ -173,21 +176,21 @@ class Cell(nn.Module):
     parents: tuple[tuple[tuple[int, ...], ...], ...]
     choices: Choices | None = None
     style: Style = Style()
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(self, images: dict[str, jax.Array], weights: Weights | None = None) -> dict[str, jax.Array]:
         """Maps the blocks of the cell before to the blocks that the output reads, (batch, height, width, features)."""
         output = len(self.parents)
         read = self._read(weights)
+        shared: dict[str, Any] = {"features": self.features, "style": self.style, "execution": self.execution}
         uses: dict[int, jax.Array | float] = {output: 1.0}
         for node in range(output, 0, -1):
             for parent, share in read.get(node, {}).items():
                 uses[parent] = jnp.maximum(uses.get(parent, 0.0), share * uses[node])
 
         def project(name: str, uses: jax.Array | float) -> jax.Array:
-            attributes = {
-                "features": self.features, "names": tuple(images), "pieces": self.pieces, "style": self.style,
-            }  # fmt: skip
+            attributes = shared | {"names": tuple(images), "pieces": self.pieces}
             return as_block(self, Projection, name, attributes, [*images.values()], uses)
 
         nodes: dict[int, jax.Array] = {}
@@ -200,7 +203,7 @@ class Cell(nn.Module):
                 terms.append(x if self.choices else share * x)
             built = OPERATIONS if self.choices is None else (self.choices.operations[node - 1],)
             row = None if weights is None else weights["operations"][node - 1]
-            attributes = {"features": self.features, "operations": built, "style": self.style}
+            attributes = shared | {"operations": built}
             nodes[node] = as_block(self, Block, f"block_{node}", attributes, sum(terms[1:], terms[0]), row, uses[node])
         found = {}
         for parent, share in read[output].items():
@@ -239,41 +242,45 @@ def parents_of(node: int, output: int) -> str:
     return "parents of output" if node == output else f"parents of {node}"
 
 
-class NASBench1Shot1Network(nn.Module):
+@dataclasses.dataclass(frozen=True)
+class NASBench1Shot1Size:
+    """Size of a network.
+
+    Attributes:
+        channels: channels of a block in the first stack; they double in each later one.
+        cells: cells in each of the three stacks.
+
+    Raises:
+        ValueError: one of them is no positive integer.
+    """
+
+    channels: int = 16
+    cells: int = 3
+
+    def __post_init__(self) -> None:
+        """Checks both."""
+        check_positive(self, channels=1, cells=1)
+
+
+class NASBench1Shot1Network(Network):
     """Stem, three stacks of cells with 2x2 max-pooling between, projection, mean over the image, linear head.
 
     Every block has `channels` channels, which double from stack to stack. NAS-Bench-101 divides its channels among the
     blocks that an output reads instead; they depend on the architecture then, which a one-shot network cannot follow.
 
     Attributes:
+        size: channels and cells.
+        outputs: number of outputs.
+        style: see `nasi_jax.nn.Style`.
+        execution: see `nasi_jax.programs.Execution`.
         parents: for each block and the output the sets of nodes that it can read.
-        channels: channels of a block in the first stack; they double in each later one.
-        cells: cells in each of the three stacks.
-        classes: number of outputs.
-        affine: whether batch normalisation has a scale and a shift.
-        parameterisation: see `nasi_jax.nn.Parameterisation`.
-        normalisation: see `nasi_jax.nn.Normalisation`.
-        blocks: see `nasi_jax.nn.Style`.
-        discrete: see `Discrete`; changes nothing here.
         choices: the architecture, or None for the one-shot network.
     """
 
-    parents: tuple[tuple[tuple[int, ...], ...], ...]
-    channels: int = 16
-    cells: int = 3
-    classes: int = 10
-    affine: bool = True
-    parameterisation: Parameterisation = "standard"
-    normalisation: Normalisation = "batch"
-    blocks: bool = False
-    discrete: Discrete = "no"
-    choices: Choices | None = None
+    capabilities = frozenset({"blocks"})
 
-    def __post_init__(self) -> None:
-        """Checks the sizes."""
-        check_size(self)
-        check_style(self)
-        super().__post_init__()
+    parents: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    choices: Choices | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, weights: Weights | None = None) -> jax.Array:
@@ -284,26 +291,25 @@ class NASBench1Shot1Network(nn.Module):
             weights: for the one-shot network, like the space's `alphas`; else None.
 
         Returns:
-            Logits, (batch, classes).
+            Logits, (batch, outputs).
 
         Raises:
             ValueError: `x` is not of that shape.
         """
         check_images(x, 4)
-        style = Style(self.affine, self.parameterisation, self.normalisation, blocks=self.blocks)
-        images = {"stem": ConvNormReLU(self.channels, 3, style, name="stem")(x)}
+        size: NASBench1Shot1Size = self.size
+        style, execution = self.style, self.execution
+        images = {"stem": ConvNormReLU(size.channels, 3, style, name="stem")(x)}
         # the output reads as many nodes as its sets have, all of which may be blocks
         pieces = len(self.parents[-1][0])
         for stack in range(STACKS):
-            features = self.channels * 2**stack
+            features = size.channels * 2**stack
             if stack > 0:
                 images = {name: max_pool(image, window=2, strides=2) for name, image in images.items()}
-            for i in range(self.cells):
-                first = "stem" in images
-                cell = Cell(
-                    features, 1 if first else pieces, self.parents, self.choices, style, name=f"stack_{stack}_cell_{i}"
-                )
-                images = cell(images, weights)
-        features = self.channels * 2 ** (STACKS - 1)
-        last = Projection(features, tuple(images), pieces, style, name="last")([*images.values()], 1.0)
-        return Dense(self.classes, style, name="head")(last.mean(axis=(1, 2)))
+            for i in range(size.cells):
+                read = 1 if "stem" in images else pieces
+                name = f"stack_{stack}_cell_{i}"
+                images = Cell(features, read, self.parents, self.choices, style, execution, name=name)(images, weights)
+        features = size.channels * 2 ** (STACKS - 1)
+        last = Projection(features, tuple(images), pieces, style, execution, name="last")([*images.values()], 1.0)
+        return Dense(self.outputs, style, name="head")(last.mean(axis=(1, 2)))

@@ -4,44 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
-import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax import struct
 
+from nasi_jax.data import Gaussian
 from nasi_jax.nn import (
     RUNNING_STATISTICS,
     BatchNorm,
     ConvNormWeights,
     Dense,
-    Normalisation,
-    Parameterisation,
     ReLUConvNorm,
     ResidualReduction,
     Stem,
     Style,
     channel_scale,
-    check_style,
     in_turn,
     is_plain,
     observe,
     relu_conv_norm,
     scaled_relu_conv_norm,
 )
-from nasi_jax.programs import average_pool, switch
-from nasi_jax.spaces.base import Alphas, Discrete, Edge, Genotype, Weights, check_images, check_size, uniform_other
-
-OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-"""The benchmark's operations, in its order."""
-
-EDGES = tuple((source, target) for target in range(1, 4) for source in range(target))
-"""(source, target) of each edge, in the order of the benchmark's arch string."""
+from nasi_jax.programs import Execution, average_pool, switch
+from nasi_jax.spaces import nasbench201_text
+from nasi_jax.spaces.base import (
+    Alphas,
+    Edge,
+    Genotype,
+    Network,
+    SearchSpace,
+    Weights,
+    check_images,
+    check_positive,
+    checked,
+)
+from nasi_jax.spaces.nasbench201_text import EDGES, OPERATIONS
 
 STAGES = 3
 _WINDOWS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
@@ -61,7 +62,27 @@ class NASBench201Genotype(Genotype):
 
 
 @dataclasses.dataclass(frozen=True)
-class NASBench201:
+class NASBench201Size:
+    """Size of a network; the defaults are the benchmark's.
+
+    Attributes:
+        channels: channels of the first stage; they double at each later one.
+        cells: cells in each of the three stages.
+
+    Raises:
+        ValueError: one of them is no positive integer.
+    """
+
+    channels: int = 16
+    cells: int = 5
+
+    def __post_init__(self) -> None:
+        """Checks both."""
+        check_positive(self, channels=1, cells=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class NASBench201(SearchSpace):
     """The NAS-Bench-201 space; see `nasi_jax.spaces.SearchSpace` for the contract.
 
     The text form is the benchmark's: ``|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|none~1|avg_pool_3x3~2|``.
@@ -69,6 +90,10 @@ class NASBench201:
     References:
         Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR 2020.
     """
+
+    Size: ClassVar[type] = NASBench201Size
+    search_size: ClassVar[NASBench201Size] = NASBench201Size(channels=8)
+    evaluation_size: ClassVar[NASBench201Size] = NASBench201Size()
 
     @property
     def name(self) -> str:
@@ -96,31 +121,25 @@ class NASBench201:
         return True
 
     @property
-    def branches(self) -> bool:
-        """True: the program branches at each edge."""
-        return True
+    def decisions(self) -> tuple[int, ...]:
+        """Five operations for each of six edges: 15,625 cells."""
+        return (len(OPERATIONS),) * len(EDGES)
 
-    @property
-    def size(self) -> int:
-        """15,625."""
-        return len(OPERATIONS) ** len(EDGES)
+    def to_decisions(self, genotype: NASBench201Genotype) -> jax.Array:
+        """Returns the (6,) operations."""
+        return genotype.operations
+
+    def from_decisions(self, options: jax.Array) -> NASBench201Genotype:
+        """Returns the cell of (6,) operations."""
+        return NASBench201Genotype(options)
 
     def alphas(self) -> Alphas:
         """Returns ``{"cell": zeros (6, 5)}``."""
         return {"cell": jnp.zeros((len(EDGES), len(OPERATIONS)))}
 
-    def sample(self, key: jax.Array) -> NASBench201Genotype:
-        """Draws one of the 15,625 cells uniformly."""
-        return NASBench201Genotype(jax.random.randint(key, (len(EDGES),), 0, len(OPERATIONS)))
-
-    def enumerate(self) -> Iterator[NASBench201Genotype]:
-        """Yields the 15,625 cells, the last edge's operation changing fastest."""
-        for choices in itertools.product(range(len(OPERATIONS)), repeat=len(EDGES)):
-            yield NASBench201Genotype(np.array(choices, np.int32))  # type: ignore[arg-type]
-
     def canonical(self, genotype: NASBench201Genotype) -> str:
         """Names the function of a cell: the sum of the paths to its output, without `none` and with skips taken."""
-        operations = dict(zip(EDGES, np.asarray(genotype.operations), strict=True))
+        operations = dict(zip(EDGES, checked(self, genotype).operations, strict=True))
         nodes = [["x"]]  # the terms of each node's sum
         for target in range(1, _NODES):
             terms: list[str] = []
@@ -133,16 +152,9 @@ class NASBench201:
             nodes.append(sorted(terms))
         return "+".join(nodes[-1])
 
-    def mutate(self, key: jax.Array, genotype: NASBench201Genotype) -> NASBench201Genotype:
-        """Gives one edge another operation."""
-        edge_key, operation_key = jax.random.split(key)
-        edge = jax.random.randint(edge_key, (), 0, len(EDGES))
-        other = uniform_other(operation_key, genotype.operations[edge], len(OPERATIONS))
-        return NASBench201Genotype(genotype.operations.at[edge].set(other))
-
     def encode(self, genotype: NASBench201Genotype) -> Weights:
         """Returns ``{"cell": (6, 5)}`` with a one in each row."""
-        return {"cell": jax.nn.one_hot(genotype.operations, len(OPERATIONS))}
+        return {"cell": jax.nn.one_hot(checked(self, genotype).operations, len(OPERATIONS))}
 
     def decode(self, alphas: Alphas) -> NASBench201Genotype:
         """Takes the largest logit of each edge."""
@@ -150,75 +162,55 @@ class NASBench201:
 
     def graph(self, genotype: NASBench201Genotype) -> dict[str, list[Edge]]:
         """Returns the six edges between the nodes "0", the input, and "3", the output."""
-        indices = np.asarray(genotype.operations)
+        indices = checked(self, genotype).operations
         return {"cell": [Edge(str(i), str(j), OPERATIONS[k]) for (i, j), k in zip(EDGES, indices, strict=True)]}
 
     def format(self, genotype: NASBench201Genotype) -> str:
         """Writes the benchmark's arch string."""
-        nodes: list[list[str]] = [[] for _ in range(1, _NODES)]
-        for (source, target), index in zip(EDGES, np.asarray(genotype.operations), strict=True):
-            nodes[target - 1].append(f"{OPERATIONS[index]}~{source}")
-        return "+".join("|" + "|".join(parts) + "|" for parts in nodes)
+        return nasbench201_text.arch_string([OPERATIONS[index] for index in checked(self, genotype).operations])
 
     def parse(self, text: str) -> NASBench201Genotype:
-        """Reads the benchmark's arch string.
+        """Reads the benchmark's arch string and other notations; see `nasi_jax.spaces.nasbench201_text`.
 
         Args:
-            text: for example ``|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|``.
+            text: for example ``|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|``, an index of NATS-Bench, or
+                NASLib's ``(4, 3, 2, 1, 0, 3)``.
 
         Returns:
             The cell.
 
         Raises:
-            ValueError: `text` is malformed or names an unknown operation.
+            ValueError: `text` is malformed, has two readings, or names an unknown operation.
         """
-        nodes = text.strip().split("+")
-        if len(nodes) != _NODES - 1:
-            raise ValueError(f"arch string: expected 3 nodes joined by '+', got {len(nodes)} in {text!r}")
-        operations = []
-        for target, node in enumerate(nodes, start=1):
-            inputs = node[1:-1].split("|") if re.fullmatch(r"\|.*\|", node) else []
-            if len(inputs) != target:
-                expected = "|" + "|".join(f"operation~{i}" for i in range(target)) + "|"
-                raise ValueError(f"arch string: expected node {target} as {expected!r}, got {node!r} in {text!r}")
-            for source, entry in enumerate(inputs):
-                operation, _, origin = entry.rpartition("~")
-                if origin != str(source):
-                    raise ValueError(f"arch string: expected 'operation~{source}', got {entry!r} in {text!r}")
-                if operation not in OPERATIONS:
-                    raise ValueError(f"arch string: expected an operation of {OPERATIONS}, got {operation!r}")
-                operations.append(OPERATIONS.index(operation))
-        return NASBench201Genotype(jnp.array(operations, jnp.int32))
+        operations = nasbench201_text.parse(text)
+        return NASBench201Genotype(jnp.array([OPERATIONS.index(name) for name in operations], jnp.int32))
 
-    def one_shot(self, **size: Any) -> NASBench201Network:
-        """Returns the network with all five operations on every edge.
+    def noise(self, outputs: int = 10) -> Gaussian:
+        """Returns Gaussian images of CIFAR's size."""
+        return Gaussian((32, 32, 3), outputs)
+
+    def network(
+        self,
+        genotype: NASBench201Genotype | None,
+        size: NASBench201Size,
+        outputs: int,
+        style: Style = Style(),
+        execution: Execution = Execution(),
+    ) -> NASBench201Network:
+        """Returns the network of one cell, with the parameters that the benchmark counts, or of all operations.
 
         Args:
-            **size: attributes of `NASBench201Network`; `affine` is off unless given, as in the paper.
+            genotype: a concrete cell, or None for the one-shot network.
+            size: channels and cells.
+            outputs: number of outputs.
+            style: see `nasi_jax.nn.Style`.
+            execution: see `nasi_jax.programs.Execution`.
 
         Returns:
-            A module called as `module(x, weights)`.
-
-        Raises:
-            ValueError: a size is out of range.
+            A module called as `module(x)`, or `module(x, weights)` where it is the one-shot network.
         """
-        options: dict[str, Any] = {"affine": False} | size
-        return NASBench201Network(choices=None, **options)
-
-    def network(self, genotype: NASBench201Genotype, **size: Any) -> NASBench201Network:
-        """Returns the network of one cell, with the parameters that the benchmark counts.
-
-        Args:
-            genotype: a concrete cell.
-            **size: attributes of `NASBench201Network`.
-
-        Returns:
-            A module called as `module(x)`.
-
-        Raises:
-            ValueError: a size is out of range.
-        """
-        return NASBench201Network(choices=tuple(int(i) for i in np.asarray(genotype.operations)), **size)
+        choices = None if genotype is None else tuple(int(i) for i in checked(self, genotype).operations)
+        return NASBench201Network(size, outputs, style, execution, choices)
 
 
 class Cell(nn.Module):
@@ -229,14 +221,14 @@ class Cell(nn.Module):
     Attributes:
         features: channels of the input and of every node.
         choices: for each edge the index of its only operation, or None to build all of them.
-        discrete: see `NASBench201Network`.
         style: see `nasi_jax.nn.Style`.
+        execution: see `NASBench201Network`.
     """
 
     features: int
     choices: tuple[int, ...] | None = None
-    discrete: Discrete = "no"
     style: Style = Style()
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(self, x: jax.Array, weights: jax.Array | None = None) -> jax.Array:
@@ -255,7 +247,7 @@ class Cell(nn.Module):
     def _outgoing(self, x: jax.Array, source: int, weights: jax.Array | None) -> list[tuple[int, jax.Array]]:
         """Returns (edge, weighted output) of the operations that read node `source`; `none` is left out."""
         edges = [edge for edge in range(len(EDGES)) if EDGES[edge][0] == source]
-        if self.discrete == "branches" and weights is not None and RUNNING_STATISTICS not in self.variables:
+        if self.execution.discrete == "branches" and weights is not None and RUNNING_STATISTICS not in self.variables:
             return self._chosen(x, source, edges, weights)
         built = [
             (edge, operation)
@@ -267,13 +259,13 @@ class Cell(nn.Module):
             for edge, operation in built
             if operation in _WINDOWS
         }
-        if self.discrete != "no" and weights is not None:
+        if self.execution.discrete != "no" and weights is not None:
             branches, scales = _merge(edges, convolutions, weights)
         else:
             branches = list(convolutions.values())
             scales = [(edge, _weight(weights, edge, operation)) for edge, operation in convolutions]
         uses = sum(scale for _, scale in scales)
-        convolved = relu_conv_norm(self, f"node_{source}", x, branches, self.style, uses=uses)
+        convolved = relu_conv_norm(self, f"node_{source}", x, branches, self.style, self.execution, uses=uses)
         outputs = [(edge, _times(scale, y)) for (edge, scale), y in zip(scales, convolved, strict=True)]
         pooled = average_pool(x) if any(operation == "avg_pool_3x3" for _, operation in built) else x
         for edge, operation in built:
@@ -358,39 +350,21 @@ def _merge(
     return branches, scales
 
 
-class NASBench201Network(nn.Module):
+class NASBench201Network(Network):
     """The benchmark's network around a cell: stem, 3 stages of cells with residual reductions between, head.
 
-    Defaults are those of the benchmark on CIFAR-10.
-
     Attributes:
-        channels: channels of the first stage; they double at each later one.
-        cells: cells in each of the three stages.
-        classes: number of outputs.
-        affine: whether batch normalisation has a scale and a shift.
-        parameterisation: see `nasi_jax.nn.Parameterisation`.
-        normalisation: see `nasi_jax.nn.Normalisation`.
-        blocks: see `nasi_jax.nn.Style`.
-        discrete: see `Discrete`. "one-hot" lets an edge's two convolutions be one, "branches" lets the program branch
-            to the operation that each edge has.
+        size: channels and cells.
+        outputs: number of outputs.
+        style: see `nasi_jax.nn.Style`.
+        execution: see `nasi_jax.programs.Execution`. Where weights are one-hot, an edge's two convolutions are one, or
+            the program branches to the operation that each edge has.
         choices: for each edge the index of its only operation, or None for the one-shot network.
     """
 
-    channels: int = 16
-    cells: int = 5
-    classes: int = 10
-    affine: bool = True
-    parameterisation: Parameterisation = "standard"
-    normalisation: Normalisation = "batch"
-    blocks: bool = False
-    discrete: Discrete = "no"
-    choices: tuple[int, ...] | None = None
+    capabilities = frozenset({"blocks", "branches"})
 
-    def __post_init__(self) -> None:
-        """Checks the sizes."""
-        check_size(self)
-        check_style(self)
-        super().__post_init__()
+    choices: tuple[int, ...] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, weights: Weights | None = None) -> jax.Array:
@@ -401,21 +375,22 @@ class NASBench201Network(nn.Module):
             weights: ``{"cell": (6, 5)}`` for the one-shot network, None for a derived one.
 
         Returns:
-            Logits, (batch, classes).
+            Logits, (batch, outputs).
 
         Raises:
             ValueError: `x` is not of that shape.
         """
         check_images(x, 4)
-        style = Style(self.affine, self.parameterisation, self.normalisation, blocks=self.blocks)
-        x = Stem(self.channels, style, name="stem")(x)
+        size: NASBench201Size = self.size
+        style, execution = self.style, self.execution
+        x = Stem(size.channels, style, name="stem")(x)
         for stage in range(STAGES):
-            features = self.channels * 2**stage
+            features = size.channels * 2**stage
             if stage > 0:
-                x = ResidualReduction(features, style, name=f"reduction_{stage}")(x)
-            names = [f"stage_{stage}_cell_{i}" for i in range(self.cells)]
-            cell = functools.partial(Cell, features, self.choices, self.discrete, style)
-            if self.discrete == "branches" and weights is not None and is_plain(self):
+                x = ResidualReduction(features, style, execution, name=f"reduction_{stage}")(x)
+            names = [f"stage_{stage}_cell_{i}" for i in range(size.cells)]
+            cell = functools.partial(Cell, features, self.choices, style, execution)
+            if execution.discrete == "branches" and weights is not None and is_plain(self):
                 params = self.variables["params"]
                 x = in_turn(cell(parent=None), [params[name] for name in names], x, weights["cell"])
             else:
@@ -423,4 +398,4 @@ class NASBench201Network(nn.Module):
                     x = cell(name=name)(x, None if weights is None else weights["cell"])
         x = BatchNorm(style, name="norm")(x)
         observe(self, "last", x)
-        return Dense(self.classes, style, name="head")(nn.relu(x).mean(axis=(1, 2)))
+        return Dense(self.outputs, style, name="head")(nn.relu(x).mean(axis=(1, 2)))

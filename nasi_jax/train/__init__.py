@@ -1,5 +1,6 @@
 """The judge: trains and evaluates networks that were chosen."""
 
+from nasi_jax.train.evaluator import TrainingEvaluator
 from nasi_jax.train.loop import (
     Evaluation,
     NonFiniteLossError,
@@ -24,6 +25,7 @@ __all__ = [
     "NonFiniteLossError",
     "Recipe",
     "TrainState",
+    "TrainingEvaluator",
     "evaluate",
     "init",
     "init_states",

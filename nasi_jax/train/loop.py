@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import time
@@ -17,9 +18,9 @@ from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nasi_jax.data import Examples, Images, Stream
-from nasi_jax.nn import RUNNING_STATISTICS
-from nasi_jax.programs import jit_network
+from nasi_jax.data import Examples, Images, Loss, Stream, cross_entropy, inputs
+from nasi_jax.nn import RUNNING_STATISTICS, in_half_precision
+from nasi_jax.programs import Population, choose_execution, jit_network, member, stack
 from nasi_jax.spaces import Weights
 from nasi_jax.train import augment
 from nasi_jax.train.recipes import Recipe
@@ -80,15 +81,30 @@ class NonFiniteLossError(FloatingPointError):
 
 
 def steps_per_epoch(recipe: Recipe, images: Examples) -> int:
-    """Returns the number of whole batches in the images.
+    """Returns the number of whole batches in the examples.
 
     Raises:
-        ValueError: the batch is larger than the data, or the recipe asks for crops of random size and the images are in
-            memory, or the other way round.
+        ValueError: the batch is larger than the data, or the recipe asks for what the data do not go with: crops of
+            random size where the images are in memory or none where they are not, changes of images where there are
+            none, of hues where there are not three colours, smooth labels where the loss is not the cross-entropy.
+        TypeError: the recipe asks for jitter, and the images are not bytes.
     """
     if bool(recipe.resized_crop) != isinstance(images, Stream):
         expected = "0 with images in memory" if recipe.resized_crop else "a positive share with a stream"
         raise ValueError(f"resized_crop: expected {expected}, got {recipe.resized_crop}")
+    if recipe.label_smoothing and images.loss is not cross_entropy:
+        raise ValueError(f"label_smoothing: expected 0 with another loss, got {recipe.label_smoothing}")
+    leaves = jax.tree.leaves(images.stored(1).x)
+    for name in ("crop", "flip", "jitter", "cutout"):
+        if getattr(recipe, name) and not (len(leaves) == 1 and leaves[0].ndim == 4):
+            raise ValueError(f"{name}: expected 0 with inputs that are no images, got {getattr(recipe, name)}")
+    if recipe.jitter and leaves[0].shape[-1] != 3:
+        raise ValueError(
+            f"jitter: expected 0 with images of {leaves[0].shape[-1]} colours instead of red, green and blue, "
+            f"got {recipe.jitter}"
+        )
+    if recipe.jitter and leaves[0].dtype != jnp.uint8:
+        raise TypeError(f"jitter: expected images of bytes, got {leaves[0].dtype}")
     images.check_batch(recipe.batch)
     return len(images) // recipe.batch
 
@@ -132,7 +148,7 @@ def init(
         ValueError: the batch is larger than the data, or the images do not fit the network.
     """
     extra = () if weights is None else (weights,)
-    x = jax.ShapeDtypeStruct((2, *images.image_shape), jnp.result_type(float))
+    x = inputs(images, 2)
     params = network.lazy_init(jax.random.fold_in(key, 0), x, *extra)["params"]
     if recipe.initialisation == "pytorch":
         params = jax.tree_util.tree_map_with_path(functools.partial(_as_pytorch, jax.random.fold_in(key, 3)), params)
@@ -235,9 +251,6 @@ def update(
 
     Returns:
         The state after the step.
-
-    Raises:
-        TypeError: the recipe asks for jitter, and the images are not bytes.
     """
     steps = steps_per_epoch(recipe, images)
     within = state.step % steps
@@ -245,36 +258,34 @@ def update(
     if mesh is not None:
         # without the types of its axes, by which jax.make_mesh would ask for inputs that are spread already
         spread = NamedSharding(Mesh(mesh.devices, mesh.axis_names), PartitionSpec(mesh.axis_names))
-        x, y = (jax.lax.with_sharding_constraint(array, spread) for array in (x, y))
+        x, y = jax.lax.with_sharding_constraint((x, y), spread)
     if recipe.crop:
         x = augment.crop(keys[0], x, recipe.crop)
     if recipe.flip:
         x = augment.flip(keys[1], x)
     if recipe.jitter:
-        if x.dtype != jnp.uint8:
-            raise TypeError(f"jitter: expected images of bytes, got {x.dtype}")
         x = 255 * augment.jitter(keys[4], x.astype(jnp.result_type(float)) / 255, recipe.jitter)
     x = images.prepare(x)
     if recipe.cutout:
         x = augment.cutout(keys[2], x, recipe.cutout)
-    targets = optax.smooth_labels(jax.nn.one_hot(y, images.classes, dtype=x.dtype), recipe.label_smoothing)
     options: dict[str, Any] = {"mutable": [RUNNING_STATISTICS]}
     if recipe.drop_path:
         epoch = state.step // steps
         options |= {"drop_path": recipe.drop_path * epoch / recipe.epochs, "rngs": {"drop_path": keys[3]}}
     extra = () if weights is None else (weights,)
+    loss_of = _smoothed(recipe.label_smoothing) if recipe.label_smoothing else images.loss
 
     def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        computed, images = params, x
+        computed, read = params, x
         if recipe.precision == "bfloat16":
-            computed, images = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (params, x))
+            computed, read = in_half_precision((params, x))
         variables = {"params": computed, RUNNING_STATISTICS: state.statistics}
-        outputs, updated = network.apply(variables, images, *extra, **options)
+        outputs, updated = network.apply(variables, read, *extra, **options)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        logits, *auxiliary = (output.astype(targets.dtype) for output in outputs)
-        loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
+        logits, *auxiliary = (output.astype(jnp.result_type(float)) for output in outputs)
+        loss = jnp.mean(loss_of(logits, y))
         for other in auxiliary:
-            loss = loss + recipe.auxiliary * jnp.mean(optax.softmax_cross_entropy(other, targets))
+            loss = loss + recipe.auxiliary * jnp.mean(loss_of(other, y))
         return loss, (logits, updated.get(RUNNING_STATISTICS, {}))
 
     (loss, (logits, statistics)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
@@ -295,42 +306,50 @@ def update(
     )
 
 
-_compiled_step = jit_network(step, static_argnums=(0, 1, 2), donate_argnums=4)
-_compiled_update = jit_network(update, static_argnums=(0, 1, 2), donate_argnums=4)
-_compiled_order = jax.jit(jax.vmap(order, in_axes=(None, 0, None)))
+def _smoothed(share: float) -> Loss:
+    def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+        return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, share))
+
+    return loss
 
 
-@functools.partial(jit_network, static_argnums=(0, 1, 2), static_argnames="length")
-def _advance(
+def _step(
     network: nn.Module,
     recipe: Recipe,
     mesh: Mesh | None,
     images: Images,
-    states: TrainState,
+    state: TrainState,
     ordered: jax.Array,
-    keys: jax.Array,
+    key: jax.Array,
     weights: Weights | None,
-    *,
-    length: int,
-) -> TrainState:
-    def member(state: TrainState, ordered: jax.Array, key: jax.Array, weights: Weights | None) -> TrainState:
-        def body(state: TrainState, _: None) -> tuple[TrainState, None]:
-            return step(network, recipe, mesh, images, state, ordered, key, weights), None
+) -> tuple[TrainState, tuple[()]]:
+    return step(network, recipe, mesh, images, state, ordered, key, weights), ()
 
-        return jax.lax.scan(body, state, length=length)[0]
 
-    return jax.vmap(member)(states, ordered, keys, weights)
+def _update(
+    network: nn.Module,
+    recipe: Recipe,
+    mesh: Mesh | None,
+    images: Examples,
+    state: TrainState,
+    batch: tuple[Any, Any],
+    key: jax.Array,
+    weights: Weights | None,
+) -> tuple[TrainState, tuple[()]]:
+    return update(network, recipe, mesh, images, state, *batch, key, weights), ()
+
+
+_in_memory = Population(_step, statics=3, donate=True)
+_from_disk = Population(_update, statics=3, donate=True)
+_compiled_order = jax.jit(jax.vmap(order, in_axes=(None, 0, None)))
 
 
 def init_states(
     keys: jax.Array, network: nn.Module, recipe: Recipe, images: Examples, weights: Weights | None = None
 ) -> TrainState:
     """Returns the states of several trainings before their first step, along a leading axis; see `iterate`."""
-    drawn = [
-        init(network, recipe, images, key, jax.tree.map(lambda leaf, i=i: leaf[i], weights))
-        for i, key in enumerate(keys)
-    ]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
+    return stack([init(network, recipe, images, key, member(weights, i)) for i, key in enumerate(keys)])
 
 
 def iterate(
@@ -347,8 +366,8 @@ def iterate(
     """Trains a population: one network from several seeds, or several architectures of a space.
 
     On an accelerator all members are one program, vmapped and scanned over up to 50 steps at a time. On a CPU the host
-    loops over steps and members, because XLA runs the grouped convolutions that vmap makes many times slower there.
-    Both give the same results up to rounding. The host also loops where images are read from disk.
+    loops; see `nasi_jax.programs.Population`. Both give the same results up to rounding. The host also loops where
+    images are read from disk.
 
     Args:
         keys: typed random keys, (members,).
@@ -370,37 +389,32 @@ def iterate(
     """
     steps = steps_per_epoch(recipe, images)
     current: Any = init_states(keys, network, recipe, images, weights) if states is None else states
-    on_cpu = jax.default_backend() == "cpu"
     if scan and not isinstance(images, Images):
         raise ValueError("scan: expected False with images on disk, got True")
-    scan = isinstance(images, Images) and not on_cpu if scan is None else scan
+    execution = choose_execution("train")
+    scan = isinstance(images, Images) and (execution.scan if scan is None else scan)
+    execution = dataclasses.replace(execution, scan=scan)
     chunk = next(n for n in range(min(_LONGEST_CHUNK if scan else _LONGEST_TURN, steps), 0, -1) if steps % n == 0)
     done, ordered = int(current.step[0]), None
     flows = [_flow(recipe, images, key, done) for key in keys] if isinstance(images, Stream) else []
+    statics, wait = (network, recipe, mesh), jax.default_backend() == "cpu"
     while done < recipe.epochs * steps:
-        if isinstance(images, Images) and (ordered is None or done % steps == 0):
-            ordered = _compiled_order(images, keys, done // steps)
         length = chunk - done % chunk
-        if scan:
-            current = _advance(network, recipe, mesh, images, current, ordered, keys, weights, length=length)
+        if isinstance(images, Images):
+            if ordered is None or done % steps == 0:
+                ordered = _compiled_order(images, keys, done // steps)
+            population, turns = _in_memory, [ordered]
         else:
-            members = []
-            for i, key in enumerate(keys):
-                state, own = (jax.tree.map(lambda leaf, i=i: leaf[i], tree) for tree in (current, weights))
-                for _ in range(length):
-                    if ordered is None:
-                        state = _compiled_update(network, recipe, mesh, images, state, *next(flows[i]), key, own)
-                    else:
-                        state = _compiled_step(network, recipe, mesh, images, state, ordered[i], key, own)
-                    if on_cpu:  # several steps in flight on its virtual devices can wait for each other for ever
-                        jax.block_until_ready(state.step)
-                members.append(state)
-            current = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+            population, turns = _from_disk, ([next(flow) for flow in flows] for _ in range(length))
+        for read in turns:
+            own = [(read[i], key, member(weights, i)) for i, key in enumerate(keys)]
+            taken = length if population is _in_memory else 1
+            current, _ = population.advance(statics, images, current, own, execution=execution, length=taken, wait=wait)
         done += length
         losses = np.asarray(current.loss)
         if not np.isfinite(losses).all():
-            member = int(np.argmin(np.isfinite(losses)))
-            raise NonFiniteLossError(member, done - 1, float(losses[member]))
+            bad = int(np.argmin(np.isfinite(losses)))
+            raise NonFiniteLossError(bad, done - 1, float(losses[bad]))
         yield current
 
 
@@ -420,16 +434,17 @@ def time_step(
     Returns:
         Seconds that the compilation and one step take.
     """
-    state = jax.tree.map(jnp.copy, state)
+    states, execution = stack([state]), dataclasses.replace(choose_execution("train"), scan=False)
     if isinstance(images, Images):
-        program, batch = _compiled_step, (order(images, key, 0),)
+        population, read = _in_memory, order(images, key, 0)
     else:
-        blank = np.zeros((recipe.batch, *images.image_shape), np.uint8)
-        program, batch = _compiled_update, (blank, np.zeros(recipe.batch, np.int32))
+        blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), images.stored(recipe.batch))
+        population, read = _from_disk, tuple(blank)
     seconds = []
     for _ in range(2):
         start = time.monotonic()
-        state = jax.block_until_ready(program(network, recipe, mesh, images, state, *batch, key))
+        advanced = population.advance((network, recipe, mesh), images, states, [(read, key, None)], execution=execution)
+        states, _ = jax.block_until_ready(advanced)
         seconds.append(time.monotonic() - start)
     return max(0.0, seconds[0] - seconds[1]), seconds[1]
 
@@ -451,7 +466,7 @@ def evaluate(
     """
     params = state.params if state.average is None else state.average
     variables = {"params": params, RUNNING_STATISTICS: state.statistics}
-    confusion, sums = np.zeros((images.classes, images.classes), np.int64), np.zeros(2)
+    confusion, sums = np.zeros((images.outputs, images.outputs), np.int64), np.zeros(2)
     batch = min(batch, len(images))
     for x, y in images.batches(batch):
         missing = batch - len(x)  # so that one program serves the last batch too
@@ -479,6 +494,6 @@ def _classify(
     counted = jnp.arange(len(x)) < count
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
     better = jnp.sum(logits > jnp.take_along_axis(logits, y[:, None], axis=1), axis=1)
-    shape = (images.classes, images.classes)
+    shape = (images.outputs, images.outputs)
     counts = jnp.zeros(shape, jnp.int32).at[y, jnp.argmax(logits, axis=-1)].add(counted.astype(jnp.int32))
     return counts, jnp.sum(jnp.where(counted, jnp.stack([better < 5, losses]), 0), axis=1)

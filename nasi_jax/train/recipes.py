@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from typing import Any, Literal
 
-import jax
-from flax import linen as nn
-
-from nasi_jax.spaces import SearchSpace
+from nasi_jax.programs import choose_execution
+from nasi_jax.spaces import Network, SearchSpace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,14 +160,14 @@ multiply-adds; a top-1 / top-5 error of 26.7 / 8.7 % with DARTS_V2, of 25.0 / 7.
 """
 
 
-def network(space: SearchSpace, genotype: Any, recipe: Recipe, classes: int) -> nn.Module:
+def network(space: SearchSpace, genotype: Any, recipe: Recipe, outputs: int) -> Network:
     """Returns the network that a recipe trains.
 
     Args:
         space: the search space.
         genotype: a concrete architecture.
         recipe: settings.
-        classes: number of labels.
+        outputs: number of outputs.
 
     Returns:
         A module called as `module(x)`.
@@ -178,20 +175,37 @@ def network(space: SearchSpace, genotype: Any, recipe: Recipe, classes: int) -> 
     Raises:
         ValueError: a size is out of range, or the recipe asks for what the networks of the space do not have.
     """
-    module = space.network(genotype, channels=recipe.channels, cells=recipe.cells, classes=classes)
-    if recipe.stem != "cifar" and not hasattr(module, "stem"):
-        raise ValueError(f"stem: expected 'cifar', networks of {space.name} have no other, got {recipe.stem!r}")
-    if recipe.drop_path and "drop_path" not in inspect.signature(type(module).__call__).parameters:
+    whole = size(space, recipe)
+    if recipe.auxiliary:
+        if "auxiliary" not in _names(space):
+            raise ValueError(
+                f"auxiliary: expected 0, networks of {space.name} have no such head, got {recipe.auxiliary}"
+            )
+        whole = dataclasses.replace(whole, auxiliary=True)
+    module = space.network(genotype, whole, outputs, execution=choose_execution("train"))
+    if recipe.drop_path and "drop_path" not in module.capabilities:
         raise ValueError(f"drop_path: expected 0, networks of {space.name} have none, got {recipe.drop_path}")
-    if recipe.auxiliary and not hasattr(module, "auxiliary"):
-        raise ValueError(f"auxiliary: expected 0, networks of {space.name} have no such head, got {recipe.auxiliary}")
-    extra: dict[str, Any] = {"auxiliary": True} if recipe.auxiliary else {}
-    if hasattr(module, "fused"):  # the dense convolutions are the slower ones on a CPU
-        extra["fused"] = jax.default_backend() != "cpu"
-    return space.network(genotype, **size(recipe, classes), **extra)
+    return module
 
 
-def size(recipe: Recipe, classes: int) -> dict[str, Any]:
-    """Returns the attributes of the network that a recipe trains, without the auxiliary head that is for training."""
-    stem = {} if recipe.stem == "cifar" else {"stem": recipe.stem}
-    return {"channels": recipe.channels, "cells": recipe.cells, "classes": classes, **stem}
+def size(space: SearchSpace, recipe: Recipe) -> Any:
+    """Returns the size of the network that a recipe trains, without the auxiliary head that is for training.
+
+    Args:
+        space: the search space.
+        recipe: settings. Those that the space's `Size` has by the same name are taken, the others are its defaults.
+
+    Returns:
+        A `Size` of the space.
+
+    Raises:
+        ValueError: a size is out of range, or the networks of the space do not have the stem.
+    """
+    if recipe.stem != "cifar" and "stem" not in _names(space):
+        raise ValueError(f"stem: expected 'cifar', networks of {space.name} have no other, got {recipe.stem!r}")
+    known = {"channels", "cells", "stem"} & _names(space)
+    return space.Size(**{name: getattr(recipe, name) for name in known})
+
+
+def _names(space: SearchSpace) -> set[str]:
+    return {field.name for field in dataclasses.fields(space.Size)}

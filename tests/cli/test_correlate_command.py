@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import numpy as np
@@ -5,6 +6,8 @@ import pytest
 import scipy.stats
 
 from nasi_jax import cli, spaces
+from nasi_jax.runs import RunFolder
+from nasi_jax.runs.lock import Lock
 
 SPACE = spaces.NASBench201()
 
@@ -51,6 +54,14 @@ def test_statistics_over_shards_and_seeds(files, tmp_path, capsys):
     assert f"| snip | accuracy | {len(cells)} |" in printed
     assert "| -ntk-condition-number |" in printed
     assert (tmp_path / "c" / "snip.png").stat().st_size > 5000
+
+
+def test_a_table_in_another_notation_gives_the_same(files, tmp_path):
+    assert run("--out", "a") == 0
+    table = (tmp_path / "table.csv").read_text()
+    (tmp_path / "table.csv").write_text(table.replace("|+|", "| + |"))
+    assert run("--out", "b") == 0
+    assert (tmp_path / "a" / "correlation.json").read_text() == (tmp_path / "b" / "correlation.json").read_text()
 
 
 def test_failures_and_ties_are_counted(files, tmp_path, capsys):
@@ -100,6 +111,71 @@ def test_a_sum_of_ranks(files, tmp_path):
     both = scores["snip+ntk-condition-number"]["accuracy"]["statistics"]["kendall"]["value"]
     assert both == pytest.approx(scipy.stats.kendalltau(mean, truth)[0])
     assert (tmp_path / "correlation" / "snip+ntk-condition-number.png").exists()
+
+
+def test_a_figure_that_is_missing_is_left_out_and_counted(files, tmp_path, capsys):
+    _, truth, mean = files
+    lines = (tmp_path / "table.csv").read_text().splitlines()
+    for line, value in ((2, "nan"), (9, "")):
+        cells = lines[line].split(",")
+        lines[line] = f"{cells[0]},{value},{cells[2]}"
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    assert run(column=("accuracy", "error")) == 0
+    assert f"| snip | accuracy | {len(truth) - 2} (2 without a figure) |" in capsys.readouterr().out
+    scores = json.loads((tmp_path / "correlation" / "correlation.json").read_text())["scores"]["snip"]
+    kept = np.delete(np.arange(len(truth)), [1, 8])
+    kendall = scores["accuracy"]["statistics"]["kendall"]["value"]
+    assert kendall == pytest.approx(scipy.stats.kendalltau(mean[kept], truth[kept])[0])
+    assert scores["error"]["without_truth"] == 0
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_architectures_that_the_table_lacks(files, tmp_path, capsys, delimiter):
+    cells, truth, mean = files
+    for name, kept in (("table.csv", 30), ("0.csv", None), ("1.csv", None)):
+        lines = (tmp_path / name).read_text().replace(",", delimiter).splitlines()
+        (tmp_path / name).write_text("\n".join(lines[:kept]), encoding="utf-8-sig")
+    assert run() == 2
+    assert "it has no '|" in capsys.readouterr().err
+    assert not (tmp_path / "correlation").exists()
+    assert run("--missing", "drop") == 0
+    found = json.loads((tmp_path / "correlation" / "correlation.json").read_text())
+    assert found["missing"] == len(cells) - 29
+    kendall = found["scores"]["snip"]["accuracy"]["statistics"]["kendall"]["value"]
+    assert kendall == pytest.approx(scipy.stats.kendalltau(mean[:29], truth[:29])[0])
+    assert f"{len(cells) - 29} of {len(cells)} architectures are not in the table" in capsys.readouterr().out
+
+
+def test_percent_and_fractions_rank_alike(files, tmp_path):
+    lines = (tmp_path / "table.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    text = [lines[0], *(f"{arch},{float(accuracy) / 100},{error}" for arch, accuracy, error in rows)]
+    found = []
+    for out in ("percent", "fraction"):
+        assert run("--out", out) == 0
+        found.append(json.loads((tmp_path / out / "correlation.json").read_text())["scores"]["snip"]["accuracy"])
+        (tmp_path / "table.csv").write_text("\n".join(text))
+    best = [ranking["statistics"].pop("best of 100")["value"] for ranking in found]
+    assert best[0] == pytest.approx(100 * best[1])
+    for name, statistic in found[0]["statistics"].items():
+        assert statistic == pytest.approx(found[1]["statistics"][name]), name
+
+
+def test_files_of_others_are_left_alone(files, tmp_path, capsys):
+    out = tmp_path / "theirs"
+    out.mkdir()
+    (out / "snip.png").write_bytes(b"a picture of mine")
+    (out / ".notes.partial").write_bytes(b"being written")
+    assert run("--out", "theirs") == 2
+    assert "holds a snip.png, but no correlation.json" in capsys.readouterr().err
+    (out / "snip.png").rename(out / "mine.png")
+    assert run("--out", "theirs") == 0
+    assert run("--out", "theirs") == 0
+    assert (out / "mine.png").read_bytes() == b"a picture of mine"
+    assert (out / ".notes.partial").exists()
+    with contextlib.closing(RunFolder(out, Lock(out / ".lock"))):
+        assert run("--out", "theirs") == 2
+    assert "another process is at work in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nasi_jax import cli, spaces
+from nasi_jax.cli.genotypes import read
 
 TEXT = "|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|nor_conv_1x1~1|avg_pool_3x3~2|"
 
@@ -27,11 +30,13 @@ def test_a_vector_picture_names_the_operations(tmp_path):
         ("|conv~0|", "cell.png", "3 nodes"),
         ("absent.json", "cell.png", "there is none"),
         (TEXT, "cell.doc", "ending in one of"),
-        (TEXT, "absent/cell.png", "cannot write"),
+        (TEXT, "file/cell.png", "cannot write"),
+        (TEXT, "", "out: expected a path, got ''"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, genotype, out, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
     assert cli.main(["draw", "--genotype", genotype, "--out", out]) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -44,3 +49,23 @@ def test_json_of_something_else(tmp_path, capsys):
         path.write_text(content)
         assert cli.main(["draw", "--genotype", str(path)]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_folder_of_a_picture_is_made(tmp_path):
+    assert cli.main(["draw", "--genotype", TEXT, "--out", str(tmp_path / "new" / "folder" / "cell.svg")]) == 0
+    assert (tmp_path / "new" / "folder" / "cell.svg").exists()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["space", "genotype", "arrays", "x"]), inner),
+    max_leaves=8,
+)
+
+
+@given(content=st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
+def test_any_other_file_is_one_line_with_its_name(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("files") / "g.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"g\.json"):
+        read(str(path), "nasbench201")

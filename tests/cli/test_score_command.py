@@ -2,15 +2,17 @@ import csv
 import io
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
-from nasi_jax import cli, spaces
+from nasi_jax import cli, runs, spaces
 from nasi_jax.scores import scorer
 
 SIZE = ["--channels", "1", "--cells", "1", "--batch", "2", "--image-size", "4", "--classes", "2"]
@@ -47,8 +49,8 @@ def test_a_row_for_each_architecture_and_seed(score, tmp_path):
     assert [(row["genotype"], row["seed"]) for row in rows] == [(cell, seed) for seed in "56" for cell in CELLS]
     assert [row["snip"] for row in rows[:3]] == ["2.0", "1.0", "nan"]
     assert [row["reason"] for row in rows[:3]] == ["", "", "not finite: snip"]
-    settings = json.loads((tmp_path / "scores.json").read_text())
-    assert settings["settings"]["network"]["channels"] == 1
+    settings = json.loads((tmp_path / "scores.csv.json").read_text())
+    assert settings["settings"]["network"]["size"]["channels"] == 1
     assert "jax" in settings["provenance"]["versions"]
 
 
@@ -85,7 +87,7 @@ def test_a_real_signal_loses_nothing(tmp_path, compilation):
             time.sleep(0.01)
             assert process.poll() is None
         process.send_signal(number)
-        assert process.wait(timeout=60) == (-number if number == signal.SIGKILL else 130)
+        assert process.wait(timeout=60) == (-number if number == signal.SIGKILL else 143)
         rows = (tmp_path / "cut.csv").read_bytes().count(b"\n")
         assert rows < 41
     subprocess.run(command("cut.csv"), check=True, capture_output=True, env=env)
@@ -109,6 +111,17 @@ def test_the_whole_space(score, monkeypatch):
     assert len(score.rows()) == 3
 
 
+def test_what_is_left_of_a_space(score, tmp_path, capsys):
+    left_out = ["--forbid", "none", "avg_pool_3x3", "--fix", "0→1=skip_connect", "1→3=nor_conv_3x3"]
+    assert score("--all", *left_out) == 0
+    texts = {row["genotype"] for row in score.rows()}
+    assert len(texts) == 3**4
+    assert all(text.startswith("|skip_connect~0|") and "none" not in text and "avg" not in text for text in texts)
+    assert json.loads((tmp_path / "scores.csv.json").read_text())["choice"]["forbid"] == ["none", "avg_pool_3x3"]
+    assert score("--genotypes", "cells.txt", *left_out, out="other.csv") == 2
+    assert "line 1: genotype: expected skip_connect for 0→1" in capsys.readouterr().err
+
+
 def test_malformed_and_repeated_lines(score, tmp_path, capsys):
     (tmp_path / "bad.txt").write_text(f"{CELLS[0]}\n|nonsense~0|\n{CELLS[0]}\n{CELLS[1]}\n")
     assert score("--genotypes", "bad.txt") == 2
@@ -126,15 +139,147 @@ def test_malformed_and_repeated_lines(score, tmp_path, capsys):
 def test_files_of_other_settings_are_left_alone(score, tmp_path, capsys):
     score("--sample", "3")
     before = (tmp_path / "scores.csv").read_bytes()
-    assert score("--sample", "4") == 2
-    assert "differs in ['sample']" in capsys.readouterr().err
-    assert (tmp_path / "scores.csv").read_bytes() == before
-    assert score("--sample", "4", "--overwrite") == 0
-    assert len(score.rows()) == 4
+    capsys.readouterr()
+    for options, message in (
+        (["--sample", "3", "--batch", "3"], "network.batch: 2 there, 3 now"),
+        (["--sample", "2"], "sample: 3 there, 2 now"),
+        (["--sample", "3", "--sample-seed", "1"], "sample_seed: 0 there, 1 now"),
+        (["--sample", "3", "--seed", "1"], "seed: 0 there, 1 now"),
+        (["--sample", "3", "--score", "synflow"], "score: ['snip'] there, ['synflow'] now"),
+    ):
+        assert score(*options) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+        assert (tmp_path / "scores.csv").read_bytes() == before
+    assert score("--sample", "2", "--overwrite") == 0
+    assert len(score.rows()) == 2
+
+
+def test_numbers_under_other_options_of_jax_are_not_mixed(score, capsys):
+    score("--sample", "2")
+    with jax.enable_x64(True):
+        assert score("--sample", "3") == 2
+    assert "numerics.enable_x64: False there, True now" in capsys.readouterr().err
+
+
+def test_more_of_the_same_is_added(score, tmp_path):
+    """The file of more architectures, seeds and scores holds the rows of the one before."""
+    for i, options in enumerate([
+        ["--sample", "2"],
+        ["--sample", "3"],
+        ["--sample", "3", "--seeds", "2"],
+        ["--sample", "3", "--seeds", "2", "--score", "grad_norm", "snip"],
+        ["--sample", "5", "--seeds", "3", "--score", "grad_norm", "snip", "synflow"],
+    ]):
+        before = score.rows() if i else []
+        assert score(*options) == 0
+        after = score.rows()
+        assert [{name: row[name] for name in old} for old, row in zip(before, after, strict=False)] == before
+        assert "" not in {value for row in after for name, value in row.items() if name != "reason"}
+    assert list(after[0]) == ["genotype", "seed", "grad_norm", "snip", "synflow", "reason"]
+    assert score(*options, out="at_once.csv") == 0
+    assert sorted(map(str, score.rows("at_once.csv"))) == sorted(map(str, after))
+
+
+def test_added_columns_survive_an_interruption(score, tmp_path, monkeypatch):
+    options = ["--genotypes", "cells.txt", "--score", "snip", "synflow"]
+    assert score(*options, out="whole.csv") == 0
+    assert score("--genotypes", "cells.txt") == 0
+    whole, left = scorer.Scorer.stream, [2]
+
+    def stream(self, draw, genotypes):
+        for figures in whole(self, draw, genotypes):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            yield figures
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scorer.Scorer, "stream", stream)
+        assert score(*options) == 130
+    assert [row["synflow"] == "" for row in score.rows()] == [False, False, True]
+    assert score(*options) == 0
+    assert (tmp_path / "scores.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["results.csv", "results.tsv", "genotype.csv", "s.json"])
+def test_other_peoples_files_stay(score, tmp_path, name):
+    others = {other: f"mine: {other}" for other in ("results.json", "genotype.json", "results.txt", "s.csv")}
+    for other, content in others.items():
+        (tmp_path / other).write_text(content)
+    assert score("--sample", "2", out=name) == 0
+    assert score("--sample", "3", out=name) == 0
+    assert len(score.rows(name)) == 3
+    assert json.loads((tmp_path / f"{name}.json").read_text())["choice"]["sample"] == 3
+    assert {other: (tmp_path / other).read_text() for other in others} == others
+    assert {path.name for path in tmp_path.iterdir()} == {*others, name, f"{name}.json", "cells.txt"}
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_a_file_that_is_not_ours_is_refused(score, tmp_path, capsys, more):
     (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
-    assert score("--sample", "3", out="mine.csv") == 2
-    assert "expected the settings" in capsys.readouterr().err
+    assert score("--sample", "3", *more, out="mine.csv") == 2
+    assert "expected the settings of 'mine.csv' in 'mine.csv.json'" in capsys.readouterr().err
     assert (tmp_path / "mine.csv").read_text() == "a,b\n1,2\n"
+    (tmp_path / "own.csv.json").write_text('{"mine": 1}')
+    assert score("--sample", "3", *more, out="own.csv") == 2
+    assert "'own.csv.json', where settings would go, is another file" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.csv", "own.csv.json", "cells.txt"}
+
+
+def test_inputs_are_what_they_hold(score, tmp_path, capsys):
+    assert score("--genotypes", "cells.txt") == 0
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "list").write_text((tmp_path / "cells.txt").read_text())
+    assert score("--genotypes", "elsewhere/list") == 0
+    (tmp_path / "cells.txt").write_text("\n".join(CELLS[:2]))
+    assert score("--genotypes", "cells.txt") == 2
+    assert "genotypes.sha256: " in capsys.readouterr().err
+    x = np.zeros((4, 4, 4, 3), np.uint8)
+    np.savez(tmp_path / "own.npz", x=x, y=np.arange(4) % 2)
+    assert score("--sample", "2", "--data", "own.npz", out="own.csv") == 0
+    (tmp_path / "own.npz").rename(tmp_path / "moved.npz")
+    assert score("--sample", "3", "--data", "moved.npz", out="own.csv") == 0
+    np.savez(tmp_path / "moved.npz", x=x + 1, y=np.arange(4) % 2)
+    assert score("--sample", "4", "--data", "moved.npz", out="own.csv") == 2
+    assert "data.sha256: " in capsys.readouterr().err
+    assert len(score.rows("own.csv")) == 3
+
+
+def test_a_file_that_was_edited(score, tmp_path, capsys):
+    """Repaired where nothing is lost; otherwise one line that names the file and the line."""
+    options = ["--genotypes", "cells.txt"]
+    score(*options)
+    path = tmp_path / "scores.csv"
+    whole = path.read_text()
+    lines = whole.splitlines()
+    for same in (whole.replace("\n", "\r\n").encode(), b"\xef\xbb\xbf" + whole.encode(), whole.rstrip().encode(), b""):
+        path.write_bytes(same)
+        assert score(*options) == 0
+        assert path.read_text() == whole
+    for damaged, message in (
+        (whole.encode("utf-16"), "expected text in UTF-8"),
+        (("\n".join(lines[:2] + lines[1:]) + "\n").encode(), "line 3 of 'scores.csv' repeats"),
+        ((lines[0] + "\n" + lines[1] + ",1\n").encode(), "line 2 of 'scores.csv' has not 4 cells"),
+        (whole.replace("2.0", "two").encode(), "line 2 of 'scores.csv' has a cell that is not a number"),
+        (whole.replace("genotype,seed", "genotype,start").encode(), "line 1 of 'scores.csv' is not the header"),
+        (b"anything", "line 1 of 'scores.csv' is not the header"),
+    ):
+        path.write_bytes(damaged)
+        capsys.readouterr()
+        assert score(*options) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+        assert path.read_bytes() == damaged
+
+
+def test_two_processes_do_not_share_a_file(score, capsys):
+    with runs.ScoreSheet(pathlib.Path("scores.csv"), ("snip",)):
+        assert score("--sample", "2") == 2
+    assert "another process writes 'scores.csv'" in capsys.readouterr().err
+    assert score("--sample", "2") == 0
 
 
 @pytest.mark.parametrize(
@@ -147,10 +292,16 @@ def test_files_of_other_settings_are_left_alone(score, tmp_path, capsys):
         (["--sample", "2", "--shard", "2/2"], "shard: expected I/N"),
         (["--sample", "2", "--seeds", "0"], "seeds: expected"),
         (["--genotypes", "absent.txt"], "there is none at 'absent.txt'"),
-        (["--sample", "2", "--score", "guess"], "scores: expected some of"),
+        (["--genotypes", "empty.txt"], "expected architectures in 'empty.txt', there are none"),
+        (["--genotypes", "binary.txt"], "expected text in UTF-8, 'binary.txt' is something else"),
+        (["--sample", "2", "--out", ""], "out: expected a path, got ''"),
+        (["--sample", "2", "--out", "."], "out: expected a file, '.' is a folder"),
+        (["--sample", "2", "--score", "guess"], "score: expected one of"),
     ],
 )
-def test_bad_options(score, options, message, capsys):
+def test_bad_options(score, tmp_path, options, message, capsys):
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "binary.txt").write_bytes(b"\x1f\x8b\x08\xff")
     assert score(*options) == 2
     assert message in capsys.readouterr().err
 

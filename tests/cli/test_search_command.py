@@ -57,10 +57,12 @@ def test_a_run_leaves_everything_that_it_promises(finished):
     space = spaces.get(record["space"])
     assert space.format(spaces.from_json(space, record)) == record["genotype"]
     assert [entry["seed"] for entry in record["searches"]] == [0, 1]
-    assert set(record["provenance"]) == {"versions", "device", "precision", "seconds"}
+    assert set(record["provenance"]) == {"versions", "device", "precision", "seconds", "numerics", "environment"}
+    assert record["provenance"]["numerics"]["enable_x64"] is False
+    assert "XLA_FLAGS" in record["provenance"]["environment"]
     assert record["settings"]["search"]["steps"] == 6
     assert [(row["step"], row["seed"]) for row in rows(finished)] == [(t, s) for t in range(6) for s in (0, 1)]
-    assert set(rows(finished)[0]) == {"seed", "step", "objective", "trace", "penalty", "nu", "gradient_norm"}
+    assert set(rows(finished)[0]) == {"seed", "step", "objective", "trace", "penalty", "nu", "gradient_norm", "excess"}
 
 
 def test_the_genotype_is_that_of_the_mean_logits(finished):
@@ -121,7 +123,7 @@ def test_a_run_of_another_configuration_is_left_alone(tmp_path, monkeypatch, cap
     assert run("--out", tmp_path / "run", "--mu", 1.5, "--seed", 3) == 2
     message = capsys.readouterr().err
     assert "another configuration" in message
-    assert "seed: 0 there, 3 now" in message
+    assert "(search.mu: 0.0 there, 1.5 now, seed: 0 there, 3 now)" in message
     assert rows(tmp_path / "run") == before
     (tmp_path / "run" / "config.json").write_text('{"seed": 0, "da')
     assert run("--out", tmp_path / "run") == 2
@@ -166,9 +168,17 @@ def test_folders_that_cannot_be_used(tmp_path, capsys):
         (["--seed", "-1"], "seed: expected"),
         (["--image-size", "-8"], "image_size: expected"),
         (["--image-size", "10"], "divisible by 4"),
-        (["--labels", "true"], "labels: expected 'random' with Gaussian"),
+        (["--labels", "true"], "labels: expected 'random' with random inputs"),
         (["--data", "absent.npz"], "there is none at 'absent.npz'"),
         (["--rounds", "0"], "rounds: expected"),
+        (["--mu", "inf"], "mu: expected a finite number"),
+        (["--preset", "best"], "preset: expected one of"),
+        (["--strategy", "evolutoin"], "did you mean 'evolution'"),
+        (["--population", "9"], "population: an option of --strategy evolution, not of nasi"),
+        (["--max-params", "1e6", "--max-params=2e6"], "max_params: expected once, got it 2 times"),
+        (["--forbid", "nonee"], "forbid: expected one of"),
+        (["--fix", "1->3=none", "1->3=skip_connect"], "fix: expected one choice for 1→3"),
+        (["--max-params", "1"], "params at most 1, the smallest seen is"),
     ],
 )
 def test_bad_options_are_one_line_and_leave_no_folder(tmp_path, capsys, arguments, message):
@@ -179,7 +189,7 @@ def test_bad_options_are_one_line_and_leave_no_folder(tmp_path, capsys, argument
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--no-such-option", "1"], ["--steps", "many"], ["--preset", "best"]])
+@pytest.mark.parametrize("arguments", [["--no-such-option", "1"], ["--steps", "many"], ["--max-params", "0"]])
 def test_malformed_options_exit_with_status_two(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         run(*arguments)
@@ -206,11 +216,11 @@ def test_not_a_number_in_the_data_names_the_step_and_keeps_those_before(tmp_path
 
 
 def test_presets_are_the_papers_and_can_be_overridden():
-    fixed = cli.parse(["search", "--preset", "nasi-fix"]).config
+    fixed = cli.parse(["search", "--preset", "nasi-fix"]).method.strategy
     assert (fixed.mu, fixed.nu, fixed.adaptive, fixed.estimator, fixed.rounds) == (2.0, 100.0, False, "soft", 1)
-    adaptive = cli.parse(["search", "--preset=nasi-ada", "--steps", "7"]).config
+    adaptive = cli.parse(["search", "--preset=nasi-ada", "--steps", "7"]).method.strategy
     assert (adaptive.nu, adaptive.adaptive, adaptive.steps) == (500.0, True, 7)
-    assert cli.parse(["search"]).config == search.NASIConfig()
+    assert cli.parse(["search"]).method.strategy == search.preset("default", spaces.get("nasbench201"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -228,22 +238,51 @@ def test_a_real_signal_leaves_a_run_that_can_be_continued(tmp_path, number):
     time.sleep(0.2)
     process.send_signal(number)
     _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130, rest
+    assert process.returncode == 128 + number, rest
+    assert len(rest.strip().splitlines()[-1:]) == 1
+    assert "Traceback" not in rest
     done = rows(tmp_path / "run")
     assert [row["step"] for row in done] == list(range(len(done)))
     assert (tmp_path / "run" / "checkpoint.msgpack").exists()
 
 
 def test_the_presets_know_the_size_of_a_space():
-    found = {name: cli.parse(["search", "--space", name, "--preset=nasi-ada"]).config for name in spaces.SPACES}
+    found = {
+        name: cli.parse(["search", "--space", name, "--preset=nasi-ada"]).method.strategy for name in spaces.SPACES
+    }
     one_shot1 = dict.fromkeys((f"nasbench1shot1-s{i}" for i in (1, 2, 3)), (3, 1.0, 1000.0, 781))
-    assert {name: (config.cells, config.mu, config.nu, config.steps) for name, config in found.items()} == {
+    assert {name: (s.size.cells, s.mu, s.nu, s.steps) for name, s in found.items()} == {
         "nasbench201": (1, 2.0, 500.0, 100),
         "darts": (8, 2.0, 500.0, 100),
         "darts-none": (8, 2.0, 500.0, 100),
         **one_shot1,
     }
-    assert cli.parse(["search", "--space=darts"]).config == search.PRESETS["default"]
+    assert cli.parse(["search", "--space=darts"]).method.strategy == search.preset("default", spaces.DARTS())
+
+
+@pytest.mark.parametrize("strategy", ["nasi", "evolution"])
+def test_a_search_selects_nothing_that_is_left_out(tmp_path, strategy):
+    options = {
+        "nasi": [*TINY, "--seeds", "3"],
+        "evolution": ["--strategy", "evolution", "--population", "10", "--evaluations", "30", "--table",
+                      str(tmp_path / "table.csv"), "--column", "top1"],
+    }  # fmt: skip
+    space = spaces.NASBench201()
+    lines = [f"{space.format(g)},{np.sum(g.operations != 0)}" for g in list(space.enumerate())[::-1]]
+    (tmp_path / "table.csv").write_text("\n".join(["arch,top1", *lines]))
+    left_out = ["--forbid", "none", "avg_pool_3x3", "--fix", "1->3=nor_conv_3x3"]
+    out = tmp_path / "run"
+    assert cli.main(["search", *options[strategy], *left_out, "--out", str(out)]) == 0
+    record = json.loads((out / "genotype.json").read_text())
+    chosen = [record["genotype"], *(entry["genotype"] for entry in record["searches"])]
+    chosen += [row["genotype"] for row in rows(out) if "genotype" in row]
+    for text in chosen:
+        assert "none" not in text
+        assert "avg_pool" not in text
+        assert "|nor_conv_3x3~1|" in text.split("+")[2]
+    assert record["settings"]["forbid"] == ["none", "avg_pool_3x3"]
+    assert record["settings"]["fix"] == ["1->3=nor_conv_3x3"]
+    assert cli.main(["draw", "--genotype", str(out / "genotype.json"), "--out", str(tmp_path / "cell.png")]) == 0
 
 
 PARENTS = {"parents of 2": 2, "parents of 3": 3, "parents of 4": 6, "parents of output": 10}

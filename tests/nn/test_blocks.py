@@ -5,6 +5,7 @@ import pytest
 from flax import linen as flax_nn
 
 from nasi_jax import nn
+from nasi_jax.programs import Execution, conv
 
 
 def test_batch_norm_is_flax_batch_norm(x64):
@@ -60,7 +61,7 @@ def test_conv_pads_as_flax_does_with_explicit_padding(window, strides, x64):
     kernel = jax.random.normal(jax.random.key(1), (window, window, 3, 4), jnp.float64)
     layer = flax_nn.Conv(4, (window, window), (strides, strides), padding=window // 2, use_bias=False)
     np.testing.assert_allclose(
-        nn.conv(x, kernel, strides), layer.apply({"params": {"kernel": kernel}}, x), rtol=1e-10, atol=1e-12
+        conv(x, kernel, strides), layer.apply({"params": {"kernel": kernel}}, x), rtol=1e-10, atol=1e-12
     )
 
 
@@ -121,7 +122,10 @@ def test_residual_reduction_halves_the_image():
 @pytest.mark.parametrize(("window", "strides", "dilation"), [(3, 1, 1), (5, 2, 1), (3, 1, 2), (5, 2, 2)])
 def test_a_separable_convolution_is_a_dense_one(window, strides, dilation, x64):
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 4), jnp.float64)
-    layers = [nn.ReLUConvNorm(6, window, strides, nn.Style(fused=fused), dilation, True) for fused in (True, False)]
+    layers = [
+        nn.ReLUConvNorm(6, window, strides, dilation=dilation, separable=True, execution=Execution(fused=fused))
+        for fused in (True, False)
+    ]
     params = layers[0].init(jax.random.key(1), x)
     assert params["params"]["depthwise"].shape == (window, window, 1, 4)
     fused, apart = (layer.apply(params, x) for layer in layers)
@@ -137,10 +141,9 @@ def test_separable_branches_together_compute_as_each_alone(x64):
         for i in range(3)
     ]
     for fused in (True, False):
-        style = nn.Style(fused=fused)
-        joint = nn.relu_conv_norm(module, "n", x, branches, style)
+        joint = nn.relu_conv_norm(module, "n", x, branches, nn.Style(), Execution(fused=fused))
         for together, branch in zip(joint, branches, strict=True):
-            alone = nn.relu_conv_norm(module, "n", x, [branch], style._replace(blocks=True))[0]
+            alone = nn.relu_conv_norm(module, "n", x, [branch], nn.Style(), Execution(blocks=True))[0]
             np.testing.assert_allclose(together, alone, rtol=1e-10, atol=1e-12)
 
 

@@ -10,11 +10,11 @@ import pytest
 from flax import linen as nn
 
 from nasi_jax import data, ntk, proxies, scores, spaces
-from nasi_jax.nn import PREACTIVATIONS
+from nasi_jax.nn import PREACTIVATIONS, Style
 
 SPACE = spaces.NASBench201()
 SOURCE = data.Gaussian((8, 8, 3), 4)
-CONFIG = scores.ScoreConfig(channels=2, cells=1, batch=4)
+CONFIG = scores.ScoreConfig(SPACE.Size(2, 1), batch=4)
 CELLS = (
     "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|nor_conv_1x1~0|avg_pool_3x3~1|nor_conv_3x3~2|",
     "|none~0|+|avg_pool_3x3~0|none~1|+|nor_conv_3x3~0|none~1|skip_connect~2|",
@@ -33,11 +33,11 @@ def test_every_score_is_that_of_the_derived_network(number, scored):
     """Programs that serve all cells against a network with only what the cell names, to 1e-5."""
     draw, scores = scored
     genotype = SPACE.parse(CELLS[number])
-    module = SPACE.network(genotype, channels=2, cells=1, classes=4)
-    like = jax.eval_shape(module.init, jax.random.key(0), draw.x)["params"]
+    module = SPACE.network(genotype, SPACE.Size(2, 1), 4)
+    like = jax.eval_shape(module.init, jax.random.key(0), draw.batch.x)["params"]
     params = spaces.restrict(draw.params, like)
     drawn = jax.jit(module.init)(
-        jax.random.key(jax.random.bits(jax.random.split(jax.random.key(0), 3)[0]), impl="unsafe_rbg"), draw.x
+        jax.random.key(jax.random.bits(jax.random.split(jax.random.key(0), 3)[0]), impl="unsafe_rbg"), draw.batch.x
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, drawn["params"])
 
@@ -45,7 +45,7 @@ def test_every_score_is_that_of_the_derived_network(number, scored):
     def apply_fn(p, x):
         return module.apply({"params": p}, x)
 
-    x, y, got = draw.x, draw.y, scores[number]
+    x, y, got = draw.batch.x, draw.batch.y, scores[number]
     ratio = ntk.participation_ratio(apply_fn, params, x, draw.key)
     summed = ntk.spectrum(ntk.kernel(apply_fn, params, x, form="summed"))
     expected = {
@@ -67,7 +67,7 @@ def test_every_score_is_that_of_the_derived_network(number, scored):
     np.testing.assert_allclose(got["grasp"], proxies.grasp(apply_fn, params, x, y), rtol=1e-3)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
-        bare = SPACE.network(genotype, channels=2, cells=1, classes=4, normalisation="fixed")
+        bare = SPACE.network(genotype, SPACE.Size(2, 1), 4, Style(normalisation="fixed"))
         flow = proxies.synflow(lambda p, x: bare.apply({"params": p}, x), wide, x.astype(jnp.float64))
     np.testing.assert_allclose(got["synflow"], flow, rtol=1e-10)
 
@@ -76,9 +76,9 @@ def test_naswot_counts_a_relu_for_every_convolution_that_reads_it(scored):
     """The first cell has 4 convolutions, of which two read the input: stem and 2 reductions add 4 + 1."""
     draw, scores = scored
     genotype = SPACE.parse(CELLS[0])
-    module = SPACE.network(genotype, channels=2, cells=1, classes=4)
-    like = jax.eval_shape(module.init, jax.random.key(0), draw.x)["params"]
-    _, seen = module.apply({"params": spaces.restrict(draw.params, like)}, draw.x, mutable=[PREACTIVATIONS])
+    module = SPACE.network(genotype, SPACE.Size(2, 1), 4)
+    like = jax.eval_shape(module.init, jax.random.key(0), draw.batch.x)["params"]
+    _, seen = module.apply({"params": spaces.restrict(draw.params, like)}, draw.batch.x, mutable=[PREACTIVATIONS])
     leaves = jax.tree.leaves(seen[PREACTIVATIONS])
     assert sum(float(uses) for uses in leaves[1::2]) == 3 * 4 + 2 * 2 + 1
     expected = proxies.naswot(zip(leaves[::2], leaves[1::2], strict=True))
@@ -87,7 +87,7 @@ def test_naswot_counts_a_relu_for_every_convolution_that_reads_it(scored):
 
 def test_a_cell_of_known_blocks_compiles_nothing(caplog):
     names = ("ntk-one-batch", "naswot", "zico", "synflow")
-    size = scores.ScoreConfig(channels=3, cells=1, batch=6)  # unlike that of other tests, whose programs are kept
+    size = scores.ScoreConfig(SPACE.Size(3, 1), batch=6)  # unlike that of other tests, whose programs are kept
     scorer = scores.Scorer(SPACE, SOURCE, names, size, compilation="blocks")
     draw = scorer.draw(0)
     compiled = []
@@ -107,7 +107,7 @@ def test_a_cell_of_known_blocks_compiles_nothing(caplog):
 
 def test_the_programs_of_the_space_are_compiled_while_parameters_are_drawn(caplog):
     scorer = scores.Scorer(
-        SPACE, SOURCE, ("ntk-one-batch", "ntk-condition-number"), scores.ScoreConfig(2, 1, 5), per_device=2
+        SPACE, SOURCE, ("ntk-one-batch", "ntk-condition-number"), scores.ScoreConfig(SPACE.Size(2, 1), 5), per_device=2
     )
     draw = scorer.draw(0)
     with jax.log_compiles(True):
@@ -128,7 +128,7 @@ def test_scores_side_by_side_come_in_turn_and_not_long_before_they_are_asked_for
         expected = [scorer.score(draw, [genotype])[0] for genotype in genotypes[::8]]
     assert found[::8] == expected
     assert len({values["ntk-one-batch"] for values in found}) > 20
-    assert draw.x.dtype == ("float64" if wide else "float32")
+    assert draw.batch.x.dtype == ("float64" if wide else "float32")
     # what float32 cannot hold is there where the caller computes in float64
     figures = [values["ntk-one-batch"] for values in found]
     assert any(float(np.float32(figure)) != figure for figure in figures) == wide
@@ -136,8 +136,9 @@ def test_scores_side_by_side_come_in_turn_and_not_long_before_they_are_asked_for
 
 @pytest.mark.parametrize("space", spaces.SPACES.values(), ids=spaces.SPACES)
 def test_by_default_no_operation_is_computed_in_vain_on_a_cpu(space):
-    arguments = (space, data.Gaussian((16, 16, 3)), ("naswot",), scores.ScoreConfig(2, 3, 2))
-    assert scores.Scorer(*arguments).compilation == ("space" if space.branches else "blocks")
+    arguments = (space, data.Gaussian((16, 16, 3)), ("naswot",), scores.ScoreConfig(space.Size(2, 3), 2))
+    branches = "branches" in space.network(None, space.Size(), 1).capabilities
+    assert scores.Scorer(*arguments).compilation == ("space" if branches else "blocks")
     assert scores.Scorer(*arguments, per_device=2).compilation == "space"
 
 
@@ -164,7 +165,7 @@ def test_several_at_once_and_several_devices_give_the_same():
 
 
 def test_costs_are_the_published_ones(benchmark_table):
-    counter = scores.Counter(SPACE, (32, 32, 3), channels=16, cells=5)
+    counter = scores.Counter(SPACE, data.shapes(SPACE.noise(), 2).x, SPACE.Size(), 10)
     with gzip.open(benchmark_table, "rt") as file:
         rows = list(csv.DictReader(file))[::500]
     # beside convolutions and products the benchmark counts, for each element, 3 for a ReLU and batch normalisation and
@@ -192,28 +193,29 @@ def test_costs_of_a_space_whose_architectures_differ_in_their_edges():
             # five separable convolutions, each twice, and a dilated one
             expected += ((before + last) * channels + 11 * (9 * channels + channels**2)) * side**2
         before, last = last, 4 * channels
-    counts = scores.Counter(spaces.DARTS(), (224, 224, 3), channels=48, cells=14, classes=1000, stem="imagenet")
+    x = data.shapes(data.Gaussian((224, 224, 3)), 2).x
+    counts = scores.Counter(spaces.DARTS(), x, spaces.DARTSSize(48, 14, "imagenet"), 1000)
     found = counts(spaces.DARTS_V2)
     assert found == {"params": 4718752, "flops": expected + last * 1000}
 
 
 def test_costs_of_a_space_of_anybodys_own_layers():
     layers = [nn.Conv(6, (3, 3), use_bias=False), nn.Conv(6, (5, 5), strides=2, feature_group_count=6, use_bias=False)]
-    own = types.SimpleNamespace(additive=False, network=lambda genotype: nn.Sequential(layers))
-    counts = scores.Counter(cast(Any, own), (8, 8, 3))(None)
+    own = types.SimpleNamespace(additive=False, network=lambda *_: nn.Sequential(layers))
+    counts = scores.Counter(cast(Any, own), jnp.zeros((2, 8, 8, 3)), None, 6)(None)
     assert counts == {"params": 9 * 3 * 6 + 25 * 6, "flops": 64 * 9 * 3 * 6 + 16 * 25 * 6}
 
 
 def test_scores_of_the_darts_space():
     names = ("ntk-one-batch", "naswot", "params")
-    config = scores.ScoreConfig(channels=2, cells=3, batch=4)
+    config = scores.ScoreConfig(spaces.DARTSSize(2, 3), batch=4)
     scorer = scores.Scorer(spaces.DARTS(), SOURCE, names, config)
     draw, genotype = scorer.draw(0), spaces.DARTS_V2
     found = scorer.score(draw, [genotype])[0]
-    module = spaces.DARTS().network(genotype, channels=2, cells=3, classes=4)
-    like = jax.eval_shape(module.init, jax.random.key(0), draw.x)["params"]
+    module = spaces.DARTS().network(genotype, config.size, 4)
+    like = jax.eval_shape(module.init, jax.random.key(0), draw.batch.x)["params"]
     params = spaces.restrict(draw.params, like)
-    expected = ntk.one_batch(lambda p, x: module.apply({"params": p}, x), params, draw.x, draw.y)
+    expected = ntk.one_batch(lambda p, x: module.apply({"params": p}, x), params, draw.batch.x, draw.batch.y)
     np.testing.assert_allclose(found["ntk-one-batch"], expected, rtol=1e-5)
     assert found["params"] == sum(leaf.size for leaf in jax.tree.leaves(params))
     assert np.isfinite(found["naswot"])
@@ -224,7 +226,7 @@ def test_loose_ends_have_no_part_in_a_score():
     space, names = spaces.NASBench1Shot1(2), ("ntk-one-batch", "naswot", "fisher", "snip", "synflow", "params")
     genotypes = [space.sample(jax.random.key(seed)) for seed in range(4)]
     assert any(len(space.nasbench101(genotype)[1]) < 6 for genotype in genotypes)
-    config = scores.ScoreConfig(channels=2, cells=1, batch=4)
+    config = scores.ScoreConfig(space.Size(2, 1), batch=4)
     found = {}
     for compilation in ("space", "blocks"):
         scorer = scores.Scorer(space, SOURCE, names, config, compilation=compilation)
@@ -237,11 +239,9 @@ def test_loose_ends_have_no_part_in_a_score():
 @pytest.mark.parametrize(
     ("names", "config", "options", "message"),
     [
-        (("guess",), CONFIG, {}, "scores: expected some of"),
+        (("guess",), CONFIG, {}, "score: expected one of"),
         ((), CONFIG, {}, "scores: expected at least one"),
         (("snip", "snip"), CONFIG, {}, "each once"),
-        (("snip",), scores.ScoreConfig(batch=1), {}, "batch: expected"),
-        (("snip",), scores.ScoreConfig(channels=0), {}, "channels: expected"),
         (("snip",), CONFIG, {"per_device": 0}, "per_device: expected"),
         (("snip",), CONFIG, {"compilation": "cells"}, "compilation: expected one of"),
         (("snip",), CONFIG, {"compilation": "blocks", "per_device": 2}, "compilation: expected 'space'"),
@@ -250,3 +250,8 @@ def test_loose_ends_have_no_part_in_a_score():
 def test_bad_arguments_are_refused(names, config, options, message):
     with pytest.raises(ValueError, match=message):
         scores.Scorer(SPACE, SOURCE, names, config, **options)
+
+
+def test_a_batch_of_one_is_refused():
+    with pytest.raises(ValueError, match="batch: expected at least 2"):
+        scores.ScoreConfig(batch=1)

@@ -8,10 +8,11 @@ import pytest
 from toy_space import ToySpace
 
 from nasi_jax import data, search, spaces
+from nasi_jax.programs import Execution
 
 SPACE = ToySpace()
-SOURCE = data.Gaussian((8, 8, 3), classes=3)
-CONFIG = search.NASIConfig(steps=6, rounds=2, batch=4, channels=2, cells=1)
+SOURCE = data.Gaussian((8, 8, 3), outputs=3)
+CONFIG = search.NASI(steps=6, rounds=2, batch=4, size=SPACE.Size(2, 1))
 
 
 def keys(count, start=0):
@@ -36,8 +37,9 @@ def test_the_same_key_gives_the_same_result():
 def test_two_processes_give_the_same_result():
     program = (
         "import jax, numpy as np; from nasi_jax import data, search, spaces;"
-        "c = search.NASIConfig(steps=3, rounds=1, batch=4, channels=2, cells=1);"
-        "r = search.search(jax.random.key(1), spaces.get('nasbench201'), data.Gaussian((8, 8, 3)), c);"
+        "space = spaces.get('nasbench201');"
+        "c = search.NASI(steps=3, rounds=1, batch=4, size=space.Size(2, 1));"
+        "r = search.search(jax.random.key(1), space, data.Gaussian((8, 8, 3)), c);"
         "print(np.asarray(r.alphas['cell']).tobytes().hex())"
     )
     outputs = [
@@ -61,9 +63,9 @@ def test_searches_side_by_side_are_those_run_alone():
     ids=["default", "paper"],
 )
 def test_scan_and_host_loop_agree(settings, x64):
-    config = search.NASIConfig(**{"steps": 6, "rounds": 2, "batch": 4, "channels": 2, "cells": 1} | settings)
-    host, host_infos = collect(keys(2), SPACE, SOURCE, config, scan=False)
-    scanned, scanned_infos = collect(keys(2), SPACE, SOURCE, config, scan=True)
+    config = search.NASI(**{"steps": 6, "rounds": 2, "batch": 4, "size": SPACE.Size(2, 1)} | settings)
+    host, host_infos = collect(keys(2), SPACE, SOURCE, config, execution=Execution())
+    scanned, scanned_infos = collect(keys(2), SPACE, SOURCE, config, execution=Execution(scan=True))
     np.testing.assert_allclose(scanned.alphas["cell"], host.alphas["cell"], rtol=1e-7, atol=1e-9)
     for got, want in zip(scanned_infos, host_infos, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-7, atol=1e-9)
@@ -84,12 +86,12 @@ def test_not_a_number_in_the_data_is_reported_with_its_step():
     clean = data.from_arrays(x, np.arange(40) % 3)
     x[17, 0, 0, 0] = np.nan
     source = data.from_arrays(x, np.arange(40) % 3)
-    config = search.NASIConfig(steps=60, rounds=1, batch=4, channels=2, cells=1)
+    config = search.NASI(steps=60, rounds=1, batch=4, size=SPACE.Size(2, 1))
     drawn = [jax.random.split(jax.random.fold_in(keys(1)[0], t), 3)[0] for t in range(60)]
     first = next(t for t, key in enumerate(drawn) if np.isnan(source.batch(key, 4)[0]).any())
     assert 0 < first < 60
     handed_out = []
-    with pytest.raises(search.NonFiniteTraceError, match=f"at step {first} of search 0") as caught:
+    with pytest.raises(search.NonFiniteError, match=f"at step {first} of search 0") as caught:
         handed_out.extend(search.iterate(keys(1), SPACE, source, config))
     assert (caught.value.step, caught.value.search) == (first, 0)
     assert len(handed_out) == first
@@ -106,19 +108,22 @@ def test_a_batch_larger_than_the_data_is_refused_before_anything_runs():
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_nasbench201_runs_both_ways(scan):
-    config = search.NASIConfig(steps=2, rounds=1, batch=4, channels=2, cells=1)
-    states, infos = collect(keys(1), spaces.get("nasbench201"), SOURCE, config, scan=scan)
+    config = search.NASI(steps=2, rounds=1, batch=4, size=SPACE.Size(2, 1))
+    states, infos = collect(
+        keys(1), spaces.get("nasbench201"), SOURCE, config, execution=Execution("branches", scan=scan)
+    )
     assert np.isfinite(infos.objective).all()
     assert (states.step == 2).all()
 
 
 @pytest.mark.parametrize("estimator", [pytest.param("soft", marks=pytest.mark.slow), "score-function"])
 def test_block_by_block_is_the_same_search(estimator, x64):
-    settings = {"steps": 3, "rounds": 1, "batch": 32, "channels": 2, "cells": 1}
-    config = search.NASIConfig(objective="one-batch", estimator=estimator, **settings)
+    settings = {"steps": 3, "rounds": 1, "batch": 32, "size": SPACE.Size(2, 1)}
+    config = search.NASI(objective="one-batch", estimator=estimator, **settings)
     space = spaces.get("nasbench201")
-    whole, infos = collect(keys(1), space, SOURCE, config, scan=False, compilation="space")
-    blocks, found = collect(keys(1), space, SOURCE, config, scan=False, compilation="blocks")
+    discrete = "branches" if estimator == "score-function" else "no"
+    whole, infos = collect(keys(1), space, SOURCE, config, execution=Execution(discrete))
+    blocks, found = collect(keys(1), space, SOURCE, config, execution=Execution(discrete, blocks=True))
     np.testing.assert_allclose(blocks.alphas["cell"], whole.alphas["cell"], rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(found.trace, infos.trace, rtol=1e-9)
 
@@ -132,15 +137,3 @@ def test_float64_is_used_when_enabled(x64):
     found = search.search(jax.random.key(0), SPACE, SOURCE, CONFIG)
     assert found.alphas["cell"].dtype == jnp.float64
     assert found.history.trace.dtype == np.float64
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"compilation": "whole"}, "got 'whole'"),
-        ({"compilation": "blocks", "scan": True}, "expected 'space' for a scan"),
-    ],
-)
-def test_a_compilation_that_does_not_fit_is_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        collect(keys(1), SPACE, SOURCE, CONFIG, **options)

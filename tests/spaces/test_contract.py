@@ -1,6 +1,7 @@
 """What every search space promises, for every space that is registered."""
 
 import dataclasses
+import functools
 import itertools
 import json
 
@@ -8,38 +9,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nasi_jax import spaces
-from nasi_jax.nn import RUNNING_STATISTICS
+from nasi_jax import data, spaces
+from nasi_jax.nn import RUNNING_STATISTICS, Style
+from nasi_jax.programs import Execution
 
 SEEDS = st.integers(0, 2**31 - 1)
-SIZES = {"nasbench201": {"channels": 4, "cells": 1, "classes": 3}}
-NEIGHBOURS = {
-    "nasbench201": 6 * 4,
-    "nasbench1shot1-s1": 4 * 2 + 2 + 5 + 9,
-    "nasbench1shot1-s2": 4 * 2 + 1 + 2 + 5 + 9,
-    "nasbench1shot1-s3": 5 * 2 + 1 + 2 + 5 + 9 + 14,
-    "darts": 16 * 6 + 24,
-    "darts-none": 16 * 6 + 24,
+CASES = {space.name: space for space in (*spaces.SPACES.values(), *toys.TOYS)}
+CASES |= {
+    "toy-tokens-restricted": spaces.restricted(toys.TokenSpace(), ["shift"], ["2=dense"]),
+    "darts-none-restricted": spaces.restricted(spaces.DARTS(none=True), ["none", "avg_pool_3x3"]),
 }
-"""Architectures that differ in an operation, in DARTS in an input of a node, or in the set of nodes that one reads."""
-LEFT_OUT = {"darts": {"normal": 6, "reduction": 6}, "darts-none": {"normal": 6, "reduction": 6}}
-"""Edges that a genotype lacks."""
-COUNTED = {"nasbench201": 15625, "nasbench1shot1-s1": 14580, "nasbench1shot1-s2": 29160}
-"""Spaces small enough to count."""
-SMALLEST = {"channels": 2, "cells": 3, "classes": 3}
 
 
-@pytest.fixture(params=sorted(spaces.SPACES), scope="module")
+@pytest.fixture(params=sorted(CASES), scope="module")
 def space(request):
-    return spaces.get(request.param)
+    return CASES[request.param]
 
 
 @pytest.fixture(scope="module")
-def size(space):
-    return SIZES.get(space.name, SMALLEST)
+def network(space):
+    """Networks of the smallest size with three outputs, as a function of a genotype or None."""
+    if isinstance(space, spaces.Restricted) and space.space not in toys.TOYS:
+        pytest.skip("its networks are those of the space")
+    return functools.partial(space.network, size=toys.smallest(space), outputs=3)
+
+
+def inputs(space, count, seed=0):
+    return toys.small_noise(space).batch(jax.random.key(seed), count).x
 
 
 def draw(space, seed):
@@ -59,7 +59,9 @@ def test_alphas_are_zero_and_shaped_like_the_names(space):
     alphas = space.alphas()
     named = {name: (len(space.edges[name]), len(space.choices[name])) for name in space.edges}
     assert named == {name: values.shape for name, values in alphas.items()}
-    assert all((values == 0).all() for values in alphas.values())
+    for name, used in choices(space, many(space)).items():
+        assert (alphas[name][used.any(axis=0)] == 0).all()
+        assert ((alphas[name] == 0) | (alphas[name] == spaces.IMPOSSIBLE)).all()
 
 
 def test_spaces_are_hashable_and_equal_by_value(space):
@@ -85,8 +87,6 @@ def test_one_hot_round_trip(space, seed):
     for values in weights.values():
         assert set(np.unique(values)) <= {0.0, 1.0}
         assert (values.sum(axis=-1) <= 1).all()
-    there = {name: len(values) - LEFT_OUT.get(space.name, {}).get(name, 0) for name, values in weights.items()}
-    assert {name: int(values.sum()) for name, values in weights.items()} == there
     assert space.decode(weights) == genotype
 
 
@@ -111,45 +111,128 @@ def test_json_refuses_what_contradicts_itself(space):
         spaces.from_json(space, [])
 
 
+@pytest.mark.parametrize(
+    "change", [lambda a: a - a.max() - 1, lambda a: a + 99, lambda a: a[..., :-1], lambda a: a / 2]
+)
+def test_arrays_that_are_no_architecture_are_refused(space, network, change):
+    """At the boundary, by their name; nothing is wrapped around or taken for another operation."""
+    genotype = jax.tree.map(np.asarray, draw(space, 0))
+    for name, array in vars(genotype).items():
+        bad = dataclasses.replace(genotype, **{name: change(array)})
+        for use in (space.format, space.encode, space.graph, space.canonical, network):
+            with pytest.raises(ValueError, match=f"{name}: expected .*, got"):
+                use(bad)
+        record = spaces.to_json(space, genotype)
+        record["arrays"] |= {name: change(array).tolist()}
+        with pytest.raises(ValueError, match=f"expected arrays {name} .*, got"):
+            spaces.from_json(space, record)
+    with pytest.raises(TypeError, match="genotype: expected"):
+        space.format("a text")
+
+
 @settings(deadline=None, max_examples=50)
 @given(seed=SEEDS)
-def test_mutation_changes_exactly_one_choice(space, seed):
+def test_decisions_round_trip(space, seed):
     genotype = draw(space, seed)
-    mutant = space.mutate(jax.random.key(seed + 1), genotype)
-    before, after = space.encode(genotype), space.encode(mutant)
+    options = space.to_decisions(genotype)
+    assert options.dtype == jnp.int32
+    assert ((options >= 0) & (options < np.array(space.decisions))).all()
+    assert space.from_decisions(options) == genotype
+    other = jax.random.randint(jax.random.key(seed), options.shape, 0, np.array(space.decisions))
+    np.testing.assert_array_equal(space.to_decisions(space.from_decisions(other)), other)
+
+
+def test_places_are_those_of_the_enumeration(space):
+    for place, genotype in enumerate(itertools.islice(space.enumerate(), 300)):
+        assert space.at(place) == genotype
+    last = space.at(space.cardinality - 1)
+    np.testing.assert_array_equal(space.to_decisions(last), np.array(space.decisions) - 1)
+    if space.cardinality <= np.iinfo(np.int32).max:
+        drawn = many(space, 50)
+        places = jax.jit(jax.vmap(space.index))(drawn)
+        assert jax.vmap(space.at)(places) == drawn
+        assert space.at(int(places[-1])) == jax.tree.map(lambda leaf: leaf[-1], drawn)
+        assert space.index(last) == space.cardinality - 1
+    else:
+        with pytest.raises(ValueError, match="int32"):
+            space.index(last)
+
+
+def rows(genotypes):
+    """Stacked genotypes as an array, a row each."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(genotypes)]
+    return np.concatenate([np.reshape(leaf, (len(leaf), -1)) for leaf in leaves], axis=1)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_neighbours_are_all_that_differ_in_exactly_one_choice(space, seed):
+    """Distinct, mutual, and with all but one of the ones of their one-hot weights."""
+    genotype = draw(space, seed)
+    around = jax.vmap(space.neighbour, in_axes=(None, 0))(genotype, jnp.arange(space.neighbours))
+    assert len(np.unique(rows(around), axis=0)) == space.neighbours
+    before = {name: np.asarray(values) for name, values in space.encode(genotype).items()}
+    after = choices(space, around)
     ones = sum(int(values.sum()) for values in before.values())
-    assert sum(int(values.sum()) for values in after.values()) == ones
-    assert sum(int((before[name] * after[name]).sum()) for name in before) == ones - 1
-    assert space.parse(space.format(mutant)) == mutant
+    assert (sum(values.sum(axis=(1, 2)) for values in after.values()) == ones).all()
+    assert (sum((before[name] * after[name]).sum(axis=(1, 2)) for name in before) == ones - 1).all()
+    back = jax.vmap(jax.vmap(space.neighbour, in_axes=(None, 0)), in_axes=(0, None))(
+        around, jnp.arange(space.neighbours)
+    )
+    is_home = jax.tree.map(lambda found, home: np.asarray(found) == np.asarray(home), back, genotype)
+    everywhere = [leaf.reshape(*leaf.shape[:2], -1).all(axis=-1) for leaf in jax.tree.leaves(is_home)]
+    assert (np.logical_and.reduce(everywhere).sum(axis=1) == 1).all()
+    for i in range(0, space.neighbours, 7):
+        mutant = jax.tree.map(lambda leaf, i=i: leaf[i], around)
+        assert space.parse(space.format(mutant)) == mutant
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=SEEDS)
+def test_a_child_takes_every_choice_from_a_parent(space, seed):
+    first, second = draw(space, seed), draw(space, seed + 1)
+    child = space.cross(jax.random.key(seed), first, second)
+    a, b, c = (space.to_decisions(genotype) for genotype in (first, second, child))
+    assert ((c == a) | (c == b)).all()
+    assert space.parse(space.format(child)) == child
+    assert space.cross(jax.random.key(seed), first, first) == first
+
+
+def test_children_are_as_much_of_one_parent_as_of_the_other(space):
+    a, b = np.zeros(len(space.decisions), np.int32), np.array(space.decisions, np.int32) - 1
+    parents = space.from_decisions(jnp.array(a)), space.from_decisions(jnp.array(b))
+    keys = jax.random.split(jax.random.key(0), 4000)
+    children = jax.jit(jax.vmap(space.cross, in_axes=(0, None, None)))(keys, *parents)
+    share = np.mean(np.asarray(jax.vmap(space.to_decisions)(children)) == a, axis=0)
+    decided = a != b
+    assert np.abs(share[decided] - 0.5).max() < 5 * 0.5 / np.sqrt(len(keys))
 
 
 def test_sampling_is_uniform_over_choices(space):
-    """Of every edge that is there; columns that no genotype has do not count."""
+    """Of every edge that is there and has several; columns that no genotype has do not count."""
+    alphas = space.alphas()
     for name, drawn in choices(space, many(space)).items():
         counts = drawn.sum(axis=0)
         there = counts.sum(axis=1, keepdims=True)
-        used = (counts > 0).any(axis=0)
-        assert used.sum() == len(space.choices[name]) - (space.name == "darts-none")
-        expected = 1 / used.sum()
+        possible = (counts > 0).any(axis=0) & (np.asarray(alphas[name]) == 0)
+        expected = possible / possible.sum(axis=1, keepdims=True)
         deviation = np.sqrt(there * expected * (1 - expected))
-        assert (np.abs(counts[:, used] - there * expected) < 5 * deviation).all()
+        assert (np.abs(counts - there * expected) <= 5 * deviation).all()
 
 
 def test_mutation_is_uniform_over_all_neighbours(space):
     genotype = draw(space, 0)
     keys = jax.random.split(jax.random.key(1), 12000)
     mutants = jax.jit(jax.vmap(space.mutate, in_axes=(0, None)))(keys, genotype)
-    flat = np.concatenate([np.reshape(leaf, (len(keys), -1)) for leaf in jax.tree.leaves(mutants)], axis=1)
-    reached = np.unique(flat, axis=0, return_counts=True)[1]
-    assert len(reached) == NEIGHBOURS[space.name]
+    reached = np.unique(rows(mutants), axis=0, return_counts=True)[1]
+    assert len(reached) == space.neighbours
     expected = len(keys) / len(reached)
     assert np.abs(reached - expected).max() < 5 * np.sqrt(expected)
 
 
-def test_the_size_is_the_number_of_genotypes(space):
-    assert (space.size < 10**6) == (space.name in COUNTED)
-    if space.name in COUNTED:
-        assert len(set(space.enumerate())) == space.size == COUNTED[space.name]
+def test_the_enumeration_has_every_genotype_once(space):
+    if space.cardinality > 30_000:
+        pytest.skip(f"{space.name} is too large to list")
+    assert len(set(space.enumerate())) == space.cardinality
 
 
 def test_jit_and_vmap_agree_with_eager(space):
@@ -170,15 +253,17 @@ def test_genotypes_compare_and_hash_by_value(space):
 
 
 def test_graph_names_every_edge_once(space):
-    graph = space.graph(draw(space, 3))
-    of_blocks = space.name.startswith("nasbench1shot1")  # whose edges have no choice of their own
-    assert set(graph) == ({"cell"} if of_blocks else set(space.edges))
-    for edges in graph.values():
+    for edges in space.graph(draw(space, 3)).values():
         assert len({(edge.source, edge.target) for edge in edges}) == len(edges) > 0
-        assert {edge.operation for edge in edges if not (of_blocks and edge.target == "output")} <= {*space.operations}
+        assert {edge.operation for edge in edges} <= {*space.operations, ""}
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", "|", "|none~0|", "\n", "Genotype()"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "nonsense", "|", "|none~0|", "\n", "Genotype()", "1" + "+1" * 20_000, "[" * 500,
+     f"Genotype(normal={'-' * 999}1, reduce=2)",
+     "\0", "{**a}", "Genotype(*a)", "tensor()", "[[], []]", "None", "0.1_", "1if 2else 3"],
+)  # fmt: skip
 def test_malformed_text_is_refused(space, text):
     with pytest.raises(ValueError, match="expected"):
         space.parse(text)
@@ -186,39 +271,48 @@ def test_malformed_text_is_refused(space, text):
 
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_one_shot_at_one_hot_weights_is_the_derived_network(space, size, seed, affine, x64):
-    genotype = draw(space, seed)
-    one_shot = space.one_shot(**size, affine=affine)
-    network = space.network(genotype, **size, affine=affine)
-    x = jax.random.normal(jax.random.key(seed), (3, 8, 8, 3), jnp.float64)
+def test_one_shot_at_one_hot_weights_is_the_derived_network(space, network, seed, affine, x64):
+    genotype, style = draw(space, seed), Style(affine)
+    one_shot, derived = (network(g, style=style) for g in (None, genotype))
+    x = inputs(space, 3, seed)
     weights = jax.tree.map(lambda w: w.astype(jnp.float64), space.encode(genotype))
     parameters = one_shot.init(jax.random.key(seed), x, weights)["params"]
-    like = jax.eval_shape(network.init, jax.random.key(0), x)["params"]
-    expected = network.apply({"params": spaces.restrict(parameters, like)}, x)
+    like = jax.eval_shape(derived.init, jax.random.key(0), x)["params"]
+    expected = derived.apply({"params": spaces.restrict(parameters, like)}, x)
+    assert expected.shape == (3, 3)
     for discrete in ("no", "one-hot", "branches"):
-        module = space.one_shot(**size, affine=affine, discrete=discrete)
-        logits = module.apply({"params": parameters}, x, weights)
-        np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-9)
+        module = network(None, style=style, execution=Execution(discrete))
+        outputs = module.apply({"params": parameters}, x, weights)
+        np.testing.assert_allclose(outputs, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_programs_branch_where_the_space_says_so(space, size):
-    module = space.one_shot(**size, discrete="branches")
-    x, weights = jnp.zeros((2, 8, 8, 3)), space.encode(draw(space, 0))
+def test_programs_branch_where_the_network_says_so(space, network):
+    module = network(None, style=Style(affine=False), execution=Execution("branches"))
+    x, weights = inputs(space, 2), space.encode(draw(space, 0))
     parameters = jax.eval_shape(module.init, jax.random.key(0), x, weights)
     program = str(jax.make_jaxpr(module.apply)(parameters, x, weights))
-    assert ("branches=" in program) == space.branches
+    assert ("branches=" in program) == ("branches" in module.capabilities)
 
 
-def test_derived_parameters_are_drawn_like_the_one_shot_ones(space, size):
+def test_derived_parameters_are_drawn_like_the_one_shot_ones(space, network):
     """Same names and shapes, hence the same draws: a derived network is a part of the one-shot network."""
-    genotype = draw(space, 4)
-    x = jnp.zeros((2, 8, 8, 3))
-    network = space.network(genotype, **size, affine=False)
-    one_shot = space.one_shot(**size)
-    derived = network.init(jax.random.key(0), x)["params"]
-    whole = one_shot.init(jax.random.key(0), x, space.encode(genotype))["params"]
+    genotype, x, style = draw(space, 4), inputs(space, 2), Style(affine=False)
+    derived = network(genotype, style=style).init(jax.random.key(0), x)["params"]
+    whole = network(None, style=style).init(jax.random.key(0), x, space.encode(genotype))["params"]
     for a, b in zip(jax.tree.leaves(derived), jax.tree.leaves(spaces.restrict(whole, derived)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_noise_fits_the_published_size_and_that_of_a_search(space):
+    noise = space.noise(7)
+    noise.check_batch(2)
+    for size in (space.Size(), space.search_size):
+        one_shot = space.network(None, size, noise.outputs)
+        x = data.shapes(noise, 2).x
+        outputs, _ = jax.eval_shape(one_shot.init_with_output, jax.random.key(0), x, space.alphas())
+        assert outputs.shape == (2, 7)
+    with pytest.raises(ValueError, match="batch: expected"):
+        noise.check_batch(0)
 
 
 def test_unknown_space_is_refused():
@@ -226,23 +320,23 @@ def test_unknown_space_is_refused():
         spaces.get("nasbench102")
 
 
-@pytest.mark.parametrize(
-    "bad", [{"channels": 0}, {"cells": -1}, {"classes": 0}, {"parameterisation": "mup"}, {"normalisation": "layer"}]
-)
-def test_bad_sizes_are_refused(space, bad):
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        space.one_shot(**bad)
+def test_bad_sizes_are_refused(space):
+    for field in dataclasses.fields(space.Size):
+        if isinstance(field.default, int) and not isinstance(field.default, bool):
+            with pytest.raises(ValueError, match=f"{field.name}: expected"):
+                space.Size(**{field.name: 0})
+    with pytest.raises(ValueError, match="outputs: expected"):
+        space.network(None, space.Size(), 0)
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 8), (2, 6, 8, 3), (0, 8, 8, 3)])
-def test_bad_images_are_refused(space, shape):
-    with pytest.raises(ValueError, match="x: expected images"):
-        jax.eval_shape(space.network(draw(space, 0)).init, jax.random.key(0), jnp.zeros(shape))
+def test_inputs_of_another_kind_are_refused(space, network):
+    with pytest.raises(ValueError, match="x: expected"):
+        jax.eval_shape(network(draw(space, 0)).init, jax.random.key(0), jnp.zeros((2, 3)))
 
 
 def test_enumeration_is_in_order_and_without_repetition(space):
     first = list(itertools.islice(space.enumerate(), 300))
-    assert len(set(first)) == 300
+    assert len(set(first)) == min(300, space.cardinality)
     assert first == list(itertools.islice(space.enumerate(), 300))
     assert {space.parse(space.format(g)) for g in first[:20]} == set(first[:20])
 
@@ -251,14 +345,17 @@ def test_canonical_names_are_equal_for_equal_genotypes(space):
     assert space.canonical(draw(space, 0)) == space.canonical(space.parse(space.format(draw(space, 0))))
 
 
-def test_a_tracked_network_evaluates_every_sample_alone(space, size):
+def test_a_tracked_network_evaluates_every_sample_alone(space, network):
     """Training updates the running statistics of every normalisation, and evaluation uses no other ones."""
-    network = space.network(draw(space, 1), **size)
-    x = jax.random.normal(jax.random.key(1), (6, 8, 8, 3))
-    variables = {"params": network.init(jax.random.key(0), x)["params"]}
-    logits, tracked = network.apply(variables, x, mutable=[RUNNING_STATISTICS])
-    np.testing.assert_allclose(logits, network.apply(variables, x), rtol=1e-5, atol=1e-5)
-    whole = network.apply(variables | tracked, x)
-    halves = [network.apply(variables | tracked, part) for part in jnp.split(x, 2)]
+    module, x = network(draw(space, 1)), inputs(space, 6, 1)
+    variables = {"params": module.init(jax.random.key(0), x)["params"]}
+    outputs, tracked = module.apply(variables, x, mutable=[RUNNING_STATISTICS])
+    np.testing.assert_allclose(outputs, module.apply(variables, x), rtol=1e-5, atol=1e-5)
+    whole = module.apply(variables | tracked, x)
+    halves = [
+        module.apply(variables | tracked, jax.tree.map(lambda leaf, part=part: leaf[part], x))
+        for part in (slice(3), slice(3, None))
+    ]
     np.testing.assert_allclose(whole, jnp.concatenate(halves), rtol=1e-4, atol=1e-5)
-    assert not np.allclose(whole, logits, atol=1e-2)
+    if jax.tree.leaves(tracked):
+        assert not np.allclose(whole, outputs, atol=1e-2)

@@ -1,16 +1,25 @@
 """The DARTS space against published figures and a network written the plain way."""
 
+import ast
+import csv
+import dataclasses
+import gzip
 import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import shared_file
 
 from nasi_jax import spaces
+from nasi_jax.nn import Style
+from nasi_jax.programs import Execution
 from nasi_jax.spaces import darts_network
 
 SPACE = spaces.DARTS()
+SMALL = spaces.DARTSSize(2, 3)
 V2 = (
     "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), "
     "('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)], normal_concat=range(2, 6), "
@@ -36,18 +45,69 @@ def parameters(network, stem):
 )
 def test_parameters_are_the_published_ones(genotype, stem, published):
     """As the authors' code prints them, in millions to six places, without the auxiliary head."""
-    size = {"cifar": {"channels": 36, "cells": 20}, "imagenet": {"channels": 48, "cells": 14, "classes": 1000}}[stem]
-    counts = parameters(SPACE.network(genotype, stem=stem, auxiliary=True, **size), stem)
+    channels, cells, outputs = {"cifar": (36, 20, 10), "imagenet": (48, 14, 1000)}[stem]
+    size = spaces.DARTSSize(channels, cells, stem, auxiliary=True)
+    counts = parameters(SPACE.network(genotype, size, outputs), stem)
     auxiliary = counts.pop("auxiliary")
     assert sum(counts.values()) == published
-    inputs = size["channels"] * 4 * 4
-    classes = size.get("classes", 10)
-    assert auxiliary == inputs * 128 + 2 * 128 + 4 * 128 * 768 + 2 * 768 + (768 + 1) * classes
+    inputs = channels * 4 * 4
+    assert auxiliary == inputs * 128 + 2 * 128 + 4 * 128 * 768 + 2 * 768 + (768 + 1) * outputs
 
 
 def test_the_authors_text_is_read_whatever_its_order():
     assert SPACE.parse(V2) == spaces.DARTS_V2
     assert SPACE.parse(SPACE.format(spaces.DARTS_V2)) == spaces.DARTS_V2
+
+
+def nested(text):
+    """The edges of each cell in a list for each node, as pt.darts prints them."""
+    return re.sub(r"(\('\w+', \d\), \('\w+', \d\))", r"[\1]", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'"{V2}",',
+        f"DARTS_V2 = {V2}",
+        f"06/21 10:12:13 AM genotype = {V2}",
+        f"INFO:root:genotype = {V2}",
+        f"[2020-01-01 10:12:13,123] [INFO] best: genotypes.{V2} at epoch 3",
+        nested(V2),
+        re.sub(r"('\w+', \d)", r"\1, 0.13017432", V2).removesuffix(")") + ", connectN=None, connects=None)",
+        V2.replace("range(2, 6)", "list(range(2, 6))"),
+        V2.replace("[2, 3, 4, 5]", "tensor([2, 3, 4, 5], device='cuda:0')"),
+        V2.replace(", 0)", ", np.int64(0))").replace(", 1)", ", tensor(1))"),
+        V2.replace("'", '"'),
+        V2.replace("normal_concat=range(2, 6), ", "").replace(", reduce_concat=[2, 3, 4, 5]", ""),
+        re.sub(r"\w+=", "", V2),
+        "{" + re.sub(r"(\w+)=", r"'\1': ", V2).removeprefix("Genotype(").removesuffix(")") + "}",
+        "(((0, 3), (1, 3), (1, 3), (0, 3), (1, 3), (0, 2), (0, 2), (2, 5)), "
+        "((0, 0), (1, 0), (2, 2), (1, 0), (0, 0), (2, 2), (2, 2), (np.int64(1), 0)))",
+    ],
+)
+def test_a_genotype_in_many_notations(text):
+    assert SPACE.parse(text) == spaces.DARTS_V2
+
+
+def test_inputs_that_are_not_in_rising_order_are_refused():
+    for pair in ([1, 0], [1, 1]):
+        genotype = spaces.DARTSGenotype(
+            spaces.DARTS_V2.inputs.at[1, 2].set(jnp.array(pair)), spaces.DARTS_V2.operations
+        )
+        with pytest.raises(ValueError, match=r"inputs: expected .* rising order at \(1, 2\), got \[1, "):
+            SPACE.encode(genotype)
+
+
+def test_the_published_table_of_nasbench301_is_read():
+    with gzip.open(shared_file("transfer/nasbench301_500.csv.gz"), "rt") as file:
+        rows = [row["arch"] for row in csv.DictReader(file)]
+    for text in rows:
+        genotype = SPACE.parse(text)
+        edges = np.stack([genotype.inputs, genotype.operations], axis=-1)
+        assert edges.tolist() == [
+            [[list(edge) for edge in sorted(cell[i : i + 2])] for i in range(0, 8, 2)]
+            for cell in ast.literal_eval(text)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +131,11 @@ def test_the_authors_text_is_read_whatever_its_order():
         ("Genotype", "Phenotype", "got Phenotype"),
         ("Genotype(", "(", "expected 'Genotype"),
         ("Genotype(", "Genotype(1, ", "expected 'Genotype"),
+        ("('sep_conv_3x3', 0)", "('none', 0)", "an operation on every edge of normal, got 'none' into node 2"),
+        ("('sep_conv_3x3', 0)", "(3, 0)", r"\(operation, input\) or \(input, operation\)"),
+        ("('sep_conv_3x3', 0)", "('sep_conv_3x3', 0, 1)", "expected edges"),
+        ("reduce_concat", "connects=[2], reduce_concat", "expected connects to be None"),
+        ("range(2, 6)", "range(2, 10**12)", "normal_concat to be range"),
     ],
 )
 def test_genotypes_of_other_spaces_are_refused(old, new, message):
@@ -89,7 +154,7 @@ def test_genotypes_of_other_spaces_are_refused(old, new, message):
 )
 def test_sizes_that_do_not_fit(size, message):
     with pytest.raises(ValueError, match=message):
-        SPACE.network(spaces.DARTS_V2, **size)
+        spaces.DARTSSize(**size)
 
 
 @pytest.mark.parametrize(
@@ -101,13 +166,13 @@ def test_sizes_that_do_not_fit(size, message):
     ],
 )
 def test_images_that_do_not_fit(size, shape, message):
-    network = SPACE.network(spaces.DARTS_V2, channels=2, cells=3, **size)
+    network = SPACE.network(spaces.DARTS_V2, spaces.DARTSSize(2, 3, **size), 10)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape))
 
 
 def test_one_class_has_one_logit():
-    network = SPACE.network(spaces.DARTS_V2, channels=2, cells=3, classes=1)
+    network = SPACE.network(spaces.DARTS_V2, SMALL, 1)
     assert jax.eval_shape(network.init_with_output, jax.random.key(0), jnp.zeros((2, 8, 8, 3)))[0].shape == (2, 1)
 
 
@@ -184,13 +249,13 @@ def test_the_one_shot_network_is_the_plain_one(dtype, tolerance, x64):
     x = jax.random.normal(jax.random.key(0), (3, 8, 8, 3), dtype)
     logits = {name: jax.random.normal(jax.random.key(1), v.shape, dtype) for name, v in SPACE.alphas().items()}
     weights = jax.tree.map(jax.nn.softmax, logits)
-    module = SPACE.one_shot(channels=2, cells=3)
+    module = SPACE.network(None, SMALL, 10, Style(affine=False))
     params = module.init(jax.random.key(2), x, weights)["params"]
     found = module.apply({"params": params}, x, weights)
     with jax.numpy_rank_promotion("allow"):
         expected = Plain(params, 3)(x, weights)
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
-    by_block = SPACE.one_shot(channels=2, cells=3, blocks=True).apply({"params": params}, x, weights)
+    by_block = module.clone(execution=Execution(blocks=True)).apply({"params": params}, x, weights)
     np.testing.assert_allclose(by_block, expected, rtol=tolerance, atol=tolerance)
 
 
@@ -200,7 +265,7 @@ def test_none_takes_its_share_of_an_edge():
     weights = jax.tree.map(
         jax.nn.softmax, {k: jax.random.normal(jax.random.key(1), v.shape) for k, v in space.alphas().items()}
     )
-    modules = [s.one_shot(channels=2, cells=3) for s in (space, SPACE)]
+    modules = [s.network(None, SMALL, 10, Style(affine=False)) for s in (space, SPACE)]
     params = modules[0].init(jax.random.key(2), x, weights)
     without = jax.tree.map(lambda w: w[:, 1:], weights)
     np.testing.assert_array_equal(modules[0].apply(params, x, weights), modules[1].apply(params, x, without))
@@ -235,7 +300,7 @@ def test_a_genotype_and_its_nodes_in_another_order_have_one_name():
 
 def test_dropped_paths_keep_the_mean_and_leave_identities():
     genotype = SPACE.parse(V2)
-    network = SPACE.network(genotype, channels=2, cells=3, classes=3)
+    network = SPACE.network(genotype, SMALL, 3)
     x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
     params = network.init(jax.random.key(1), x)
     whole = network.apply(params, x)
@@ -250,10 +315,9 @@ def test_dropped_paths_keep_the_mean_and_leave_identities():
 
 def test_the_auxiliary_head_adds_logits_and_changes_none():
     x = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
-    size = {"channels": 2, "cells": 3, "classes": 4}
-    network = SPACE.network(spaces.DARTS_V2, auxiliary=True, **size)
+    network = SPACE.network(spaces.DARTS_V2, dataclasses.replace(SMALL, auxiliary=True), 4)
     params = network.init(jax.random.key(1), x)["params"]
     logits, auxiliary = network.apply({"params": params}, x)
     assert auxiliary.shape == (2, 4)
     params.pop("auxiliary")
-    np.testing.assert_array_equal(SPACE.network(spaces.DARTS_V2, **size).apply({"params": params}, x), logits)
+    np.testing.assert_array_equal(SPACE.network(spaces.DARTS_V2, SMALL, 4).apply({"params": params}, x), logits)

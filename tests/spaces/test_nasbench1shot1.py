@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from nasi_jax import spaces
+from nasi_jax.nn import Style
+from nasi_jax.programs import Execution
 from nasi_jax.scores import Counter
 from nasi_jax.spaces.nasbench1shot1_network import OPERATIONS
 
@@ -24,7 +26,7 @@ def wirings(space):
     """One cell for each way to connect the nodes, with the first operation everywhere."""
     count = len(space.edges["operations"])
     every = len(OPERATIONS) ** count
-    return itertools.islice(space.enumerate(), space.size // every)
+    return itertools.islice(space.enumerate(), space.cardinality // every)
 
 
 def full_matrix(space, genotype):
@@ -181,20 +183,20 @@ def test_the_network_is_the_plain_one(number, dtype, tolerance, x64):
     space = SPACES[number]
     genotype = space.sample(jax.random.key(number + 3))
     x = jax.random.normal(jax.random.key(0), (8, 16, 16, 3), dtype)
-    size = {"channels": 4, "cells": 2, "classes": 3}
-    module = space.network(genotype, affine=False, **size)
+    arguments = (space.Size(4, 2), 3, Style(affine=False))
+    module = space.network(genotype, *arguments)
     params = module.init(jax.random.key(2), x)["params"]
     operations = ["input", *(OPERATIONS[i] for i in genotype.operations.tolist()), "output"]
     # loose ends, which ours leaves out, are computed with parameters that nothing reads
     matrix = full_matrix(space, genotype)
-    one_shot = space.one_shot(**size)
+    one_shot = space.network(None, *arguments)
     weights = jax.tree.map(lambda w: w.astype(dtype), space.encode(genotype))
     whole = one_shot.init(jax.random.key(2), x, weights)["params"]
     with jax.numpy_rank_promotion("allow"):
         expected = Plain(whole, matrix, operations, 2)(x)
     found = module.apply({"params": params}, x)
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
-    by_block = space.network(genotype, affine=False, blocks=True, **size).apply({"params": params}, x)
+    by_block = space.network(genotype, *arguments, Execution(blocks=True)).apply({"params": params}, x)
     np.testing.assert_allclose(by_block, expected, rtol=tolerance, atol=tolerance)
 
 
@@ -205,7 +207,7 @@ def test_a_loose_end_costs_nothing():
         "[0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]], "
         "ops=['input', 'conv1x1-bn-relu', 'maxpool3x3', 'maxpool3x3', 'maxpool3x3', 'output'])"
     )
-    count = Counter(space, (8, 8, 3), channels=4, cells=1)
+    count = Counter(space, jnp.zeros((2, 8, 8, 3)), space.Size(4, 1), 10)
     costs = [count(space.parse(loose.replace("'maxpool3x3'", f"'{operation}'"))) for operation in OPERATIONS]
     assert costs[0] == costs[1] == costs[2]
     # three kernels and three times batch normalisation in each of three cells: for the block's input, the block, and

@@ -9,14 +9,15 @@ from flax import linen as nn
 
 from nasi_jax import spaces
 from nasi_jax.nn import Style
+from nasi_jax.programs import Execution
 from nasi_jax.spaces.nasbench201 import EDGES, OPERATIONS, Cell
 
 SPACE = spaces.NASBench201()
 ALL_CONVOLUTIONS = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 
 
-def parameter_count(text, **size):
-    network = SPACE.network(SPACE.parse(text), **size)
+def parameter_count(text):
+    network = SPACE.network(SPACE.parse(text), SPACE.Size(), 10)
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((2, 32, 32, 3)))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
@@ -41,6 +42,76 @@ def test_the_benchmarks_order_of_operations_and_edges():
 def test_malformed_arch_strings_say_where(text, message):
     with pytest.raises(ValueError, match=message):
         SPACE.parse(text)
+
+
+CELL = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|nor_conv_1x1~1|avg_pool_3x3~2|"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f" '{CELL}',",
+        f"genotype = {CELL}",
+        f"03/14 10:12:12 PM | arch = {CELL}",
+        f"[2020-01-01] INFO arch: Structure(4 nodes with {CELL})",
+        CELL.replace("|", " | "),
+        "|nor_conv_3x3~0|+|none~1|skip_connect~0|+|avg_pool_3x3~2|none~0|nor_conv_1x1~1|",
+        "[[('nor_conv_3x3', 0)], [('skip_connect', 0), ('none', 1)], "
+        "[('avg_pool_3x3', np.int64(2)), ('none', 0), ('nor_conv_1x1', tensor(1))]]",
+        # NASLib: skip, none, 3x3, 1x1, pool for the edges 0-1, 0-2, 0-3, 1-2, 1-3, 2-3
+        "(2, 0, 1, 1, 3, 4)",
+        "06/21 10:12:13 AM arch = (np.int64(2), 0, tensor(1), 1, 3, 4)",
+    ],
+)
+def test_a_cell_in_many_notations(text):
+    assert SPACE.parse(text) == SPACE.parse(CELL)
+
+
+@pytest.mark.parametrize(
+    ("index", "text"),
+    [
+        # those that the authors' code checks, then a best and the worst cell of the published table
+        ("0", "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"),
+        ("arch-index = 9", "|avg_pool_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"),
+        ("np.int64(123)", "|avg_pool_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"),
+    ],
+)
+def test_indices_of_the_benchmark(index, text):
+    assert SPACE.format(SPACE.parse(index)) == text
+
+
+def test_indices_are_those_of_the_published_table(benchmark_table):
+    with gzip.open(benchmark_table, "rt") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[:: len(rows) // 40]:
+        assert SPACE.format(SPACE.parse(row["index"])) == row["arch"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("15625", "0 to 15624, got 15625"),
+        ("-1", "0 to 15624, got -1"),
+        ("True", "expected an arch string"),
+        ("12:30", "expected an arch string"),
+        ("hello 7", "expected an arch string"),
+        ("(4, 3, 2, 1, 0, 5)", "numbers from 0 to 4"),
+        ("(4, 3, 2, 1, 0, 3.0)", "numbers from 0 to 4"),
+        ("(4, 3, 2, 1, 0)", "expected an arch string"),
+        ("range(10**12)", "got range"),
+        ("__import__('os')", "got __import__"),
+        ("[4, 3, 2, 1, 0, 3]", r"nor_conv_3x3~2\|' in the benchmark's order, .*nor_conv_1x1~2\|' in NASLib's"),
+        ("|none~0|+|none~0|none~0|+|none~0|none~1|none~2|", "'operation~0' once in node 2"),
+        ("|none~0|+|none~0|none~1|+|none~0|none~1|skip_conect~2|", "did you mean 'skip_connect'"),
+    ],
+)
+def test_other_notations_say_what_was_expected(text, message):
+    with pytest.raises(ValueError, match=message):
+        SPACE.parse(text)
+
+
+def test_six_numbers_of_which_both_readings_are_one_cell():
+    assert SPACE.parse("[4, 4, 4, 4, 4, 4]") == SPACE.parse("(4, 4, 4, 4, 4, 4)")
 
 
 def test_parameter_counts_of_all_cells_equal_the_published_ones(benchmark_table):
@@ -131,9 +202,10 @@ def test_one_shot_mixes_operations_by_their_weights(x64):
     ],
 )
 def test_paths_that_lead_nowhere_take_no_part_in_a_program_that_branches(text, dead, x64):
-    size = {"channels": 2, "cells": 1, "affine": True}
+    size = (SPACE.Size(2, 1), 10)
     genotype, x = SPACE.parse(text), jax.random.normal(jax.random.key(0), (3, 8, 8, 3), jnp.float64)
-    derived, whole = SPACE.network(genotype, **size), SPACE.one_shot(discrete="branches", **size)
+    derived = SPACE.network(genotype, *size)
+    whole = SPACE.network(None, *size, execution=Execution("branches"))
     weights = SPACE.encode(genotype)
     parameters = whole.init(jax.random.key(1), x, weights)["params"]
 
@@ -150,19 +222,20 @@ def test_paths_that_lead_nowhere_take_no_part_in_a_program_that_branches(text, d
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), got, expected)
 
 
-@pytest.mark.parametrize(("size", "image"), [({"channels": 6, "cells": 2, "classes": 7}, (12, 8)), ({}, (32, 32))])
+@pytest.mark.parametrize(("size", "image"), [(SPACE.Size(6, 2), (12, 8)), (SPACE.Size(), (32, 32))])
 def test_any_size(size, image):
-    network = SPACE.network(SPACE.parse(ALL_CONVOLUTIONS), **size)
+    network = SPACE.network(SPACE.parse(ALL_CONVOLUTIONS), size, 7)
     x = jnp.zeros((2, *image, 3))
     logits, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
-    assert logits.shape == (2, size.get("classes", 10))
+    assert logits.shape == (2, 7)
 
 
 def test_parameterisations_are_the_same_function_at_initialisation(x64):
     text = "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3), jnp.float64)
     networks = {
-        p: SPACE.network(SPACE.parse(text), channels=4, cells=1, parameterisation=p) for p in ("standard", "ntk")
+        p: SPACE.network(SPACE.parse(text), SPACE.Size(4, 1), 10, Style(parameterisation=p))
+        for p in ("standard", "ntk")
     }
     parameters = {p: jax.jit(network.init)(jax.random.key(2), x)["params"] for p, network in networks.items()}
     logits = {p: networks[p].apply({"params": parameters[p]}, x) for p in networks}
@@ -196,3 +269,10 @@ def test_isomorphic_classes_of_the_table_have_one_name_each(benchmark_table):
     assert len(names) == 6_466
     assert all(len(found) == 1 for found in names.values())
     assert len(set.union(*names.values())) == 4_930
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8), (2, 6, 8, 3), (0, 8, 8, 3)])
+def test_bad_images_are_refused(shape):
+    network = SPACE.network(SPACE.parse(ALL_CONVOLUTIONS), SPACE.Size(2, 1), 3)
+    with pytest.raises(ValueError, match="x: expected images"):
+        jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape))

@@ -11,6 +11,7 @@ import pytest
 
 from nasi_jax import data, spaces, train
 from nasi_jax.nn import RUNNING_STATISTICS
+from nasi_jax.programs import Execution
 
 SPACE = spaces.NASBench201()
 CELL = SPACE.parse("|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_3x3~2|")
@@ -85,7 +86,7 @@ def test_kernels_are_drawn_as_pytorch_does():
     np.testing.assert_allclose(np.std(found), np.std(expected), rtol=0.03)
     np.testing.assert_allclose(np.abs(found).max(), np.abs(expected).max(), rtol=0.01)
     weights = jax.tree.map(lambda leaf: leaf.astype(float), SPACE.encode(CELL))
-    one_shot = SPACE.one_shot(channels=32, cells=1, classes=4, affine=True, discrete="one-hot")
+    one_shot = SPACE.network(None, SPACE.Size(32, 1), 4, execution=Execution("one-hot"))
     whole = train.init(one_shot, recipe, source, key, weights).params
     np.testing.assert_array_equal(whole["stage_0_cell_0"]["edge_0_1_nor_conv_3x3"]["kernel"], found)
 
@@ -183,13 +184,16 @@ def test_the_recipe_says_where_images_are(file):
     floating = data.from_arrays(np.asarray(images().x, np.float32), np.asarray(images().y))
     with pytest.raises(TypeError, match="jitter: expected images of bytes, got float32"):
         last(keys(1), network, dataclasses.replace(RECIPE, jitter=0.1), floating)
+    grey = data.from_arrays(np.asarray(images().x)[..., 0], np.asarray(images().y))
+    with pytest.raises(ValueError, match=r"jitter: expected 0 with images of 1 colours .* got 0\.1"):
+        train.steps_per_epoch(dataclasses.replace(RECIPE, jitter=0.1), grey)
 
 
 def test_different_architectures_train_together(x64):
     """As members of a one-shot network with one-hot weights, each like its derived network."""
     source, genotypes = images(), [CELL, SPACE.sample(jax.random.key(5))]
     weights = jax.tree.map(lambda *rows: jnp.stack(rows).astype(float), *map(SPACE.encode, genotypes))
-    one_shot = SPACE.one_shot(channels=4, cells=1, classes=4, affine=True, discrete="one-hot")
+    one_shot = SPACE.network(None, SPACE.Size(4, 1), 4, execution=Execution("one-hot"))
     key = jnp.stack([jax.random.key(7)] * 2)
     together = last(key, one_shot, RECIPE, source, weights=weights, scan=True)
     for i, genotype in enumerate(genotypes):

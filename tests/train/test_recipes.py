@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from nasi_jax import scores, spaces, train
+from nasi_jax import data, scores, spaces, train
 
 
 def test_recipes_are_the_published_ones():
@@ -55,15 +55,16 @@ def test_settings_out_of_range_are_refused(change, message):
 
 def test_the_network_has_what_the_recipe_asks_for():
     network = train.network(spaces.DARTS(), spaces.DARTS_V2, train.RECIPES["darts-cifar"], 100)
-    assert (network.channels, network.cells, network.classes, network.auxiliary) == (36, 20, 100, True)
+    assert (network.size, network.outputs) == (spaces.DARTSSize(36, 20, auxiliary=True), 100)
     network = train.network(spaces.DARTS(), spaces.DARTS_V2, train.RECIPES["imagenet-mobile"], 1000)
-    assert (network.channels, network.cells, network.stem, network.auxiliary) == (48, 14, "imagenet", True)
+    assert network.size == spaces.DARTSSize(48, 14, "imagenet", auxiliary=True)
 
 
 def test_the_mobile_setting_is_below_600_million_multiply_adds():
     """DARTS' table 3: 4.7 million parameters, without the auxiliary head."""
-    size = train.size(train.RECIPES["imagenet-mobile"], 1000)
-    costs = scores.Counter(spaces.DARTS(), (224, 224, 3), **size)(spaces.DARTS_V2)
+    size = train.size(spaces.DARTS(), train.RECIPES["imagenet-mobile"])
+    x = data.shapes(data.Gaussian((224, 224, 3)), 2).x
+    costs = scores.Counter(spaces.DARTS(), x, size, 1000)(spaces.DARTS_V2)
     assert round(costs["params"] / 1e6, 1) == 4.7
     assert costs["flops"] < 600e6
 

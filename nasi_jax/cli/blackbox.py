@@ -1,0 +1,243 @@
+"""Searches by values alone, as `nasi search` runs them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+
+import jax
+import numpy as np
+import tyro
+
+import nasi_jax
+from nasi_jax import runs, search, spaces
+from nasi_jax.cli.inputs import data_identity
+from nasi_jax.cli.reports import write_report
+from nasi_jax.cli.worth import Worth, opened
+from nasi_jax.runs import RunFolder, provenance
+from nasi_jax.scores import Costs, ScoreConfig
+from nasi_jax.search import BlackBox, Evaluation, Strategy, Unique
+
+if TYPE_CHECKING:
+    from nasi_jax.cli.search import Search
+
+RESULT = "genotype.json"
+_LEAVES = ("cell.png", "history.png", "pareto.png", "latency.json", "reference.json", "report.html")
+StrategyT = TypeVar("StrategyT", bound=Strategy)
+SizeT = TypeVar("SizeT")
+
+
+@dataclasses.dataclass(frozen=True)
+class BlackBoxOptions(Generic[StrategyT, SizeT]):
+    """Settings of a search by values alone.
+
+    Attributes:
+        strategy: settings of the strategy.
+        score: training-free scores that are the value, joined by + where their ranks are added.
+        table: CSV file of a benchmark, plain or gzipped, whose figures are the values instead.
+        column: the column of the table that is maximised.
+        recipe: short training whose accuracy on held-out data is the value instead; see nasi train.
+        holdout: share of the data that is held out from it.
+        evaluations: number of architectures that are evaluated, for each search.
+        unique: whether an architecture that was evaluated is left out when it is chosen again; by default in grid
+            search alone.
+        parallel: architectures that are chosen at once; by default 8 for scores, otherwise 1.
+        networks: the networks that are scored.
+    """
+
+    strategy: Annotated[StrategyT, tyro.conf.arg(name="")]
+    score: str = "zico+ntk-participation-ratio"
+    table: pathlib.Path | None = None
+    column: str | None = None
+    recipe: str | None = None
+    holdout: float = 0.2
+    evaluations: int = 1000
+    unique: Unique | None = None
+    parallel: int | None = None
+    networks: Annotated[ScoreConfig[SizeT], tyro.conf.arg(name="")] = ScoreConfig()  # noqa: RUF009
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what decides the result, as JSON values."""
+        names = ("column", "recipe", "evaluations", "unique", "parallel")
+        chosen = {name: getattr(self, name) for name in names}
+        if self.table is not None:
+            chosen["table"] = data_identity(str(self.table), None)
+        elif self.recipe is not None:
+            chosen["holdout"] = self.holdout
+        else:
+            chosen |= {"score": self.score, "network": dataclasses.asdict(self.networks)}
+        return chosen | {"search": {"class": type(self.strategy).__name__} | dataclasses.asdict(self.strategy)}  # type: ignore[call-overload]
+
+    def run(self, verb: Search, space: spaces.SearchSpace, settings: dict[str, Any]) -> str:
+        """Runs the searches, writes the run folder, and returns the chosen genotype's text form.
+
+        Args:
+            verb: the options that all strategies have.
+            space: the search space.
+            settings: what decides the result.
+
+        Returns:
+            The text form.
+
+        Raises:
+            ValueError: an option is out of range, the run folder cannot be used, nothing meets the limits, or nothing
+                has a value.
+        """
+        if self.evaluations < 1:
+            raise ValueError(f"evaluations: expected a positive integer, got {self.evaluations}")
+        if self.parallel is not None and self.parallel < 1:
+            raise ValueError(f"parallel: expected a positive integer, got {self.parallel}")
+        population = getattr(self.strategy, "population", 1)
+        if population > self.evaluations:
+            raise ValueError(f"population: expected at most the {self.evaluations} evaluations, got {population}")
+        worth = opened(self, verb, space)
+        self.strategy.init(jax.random.key(0), space)  # what does not fit is said before the folder is made
+        folder = RunFolder.open(
+            verb.out, "nasi search", settings, results=(RESULT,), leaves=_LEAVES, overwrite=verb.overwrite
+        )
+        with folder:
+            latency = verb.latency if "latency_ms" in verb.limits.bounds else None
+            costs = Costs(space, worth.outputs, latency=latency, file=verb.out / "latency.json")
+            searches: dict[int, BlackBox] = {}
+            ended = runs.run(
+                folder,
+                lambda _, rows: self._evaluations(verb, space, worth, costs, folder, rows, searches),
+                total=self.evaluations * verb.seeds,
+                label=f"nasi search {space.name}",
+                unit="evaluation",
+            )
+            return self._write_result(folder, space, settings, searches, ended, worth)
+
+    def _evaluations(
+        self,
+        verb: Search,
+        space: spaces.SearchSpace,
+        worth: Worth,
+        costs: Costs,
+        folder: RunFolder,
+        rows: list[dict[str, Any]],
+        searches: dict[int, BlackBox],
+    ) -> Iterator[runs.Step[None]]:
+        unique = self.unique or ("equal" if isinstance(self.strategy, search.GridSearch) else "no")
+        done, best = len(rows), -math.inf
+        for seed in range(verb.seed, verb.seed + verb.seeds):
+            evaluator, value = worth.at(seed, folder)
+            searches[seed] = BlackBox(
+                jax.random.key(seed), self.strategy, space, evaluator, value, costs=costs, limits=verb.limits,
+                unique=unique, parallel=self.parallel or worth.parallel,
+            )  # fmt: skip
+            told = [_evaluation(space, row, worth.names) for row in rows if row["seed"] == seed]
+            best = max([best, *(e.value for e in told if not math.isnan(e.value))])
+            for evaluation in searches[seed].run(self.evaluations, told):
+                step = len(searches[seed].evaluations) - 1
+                done, best = done + 1, max(best, evaluation.value) if not math.isnan(evaluation.value) else best
+                row = {"seed": seed, "step": step} | _row(space, evaluation)
+                yield runs.Step(done, None, [row], {"value": evaluation.value, "best": best})
+
+    def _write_result(
+        self,
+        folder: RunFolder,
+        space: spaces.SearchSpace,
+        settings: dict[str, Any],
+        searches: dict[int, BlackBox],
+        ended: runs.Ended[None],
+        worth: Worth,
+    ) -> str:
+        """Writes everything that a finished run leaves, the result file last, and returns the genotype's text form."""
+        found = {seed: one.best for seed, one in searches.items()}
+        valued = {seed: best for seed, best in found.items() if best is not None}
+        if not valued:
+            reasons = {e.reason for one in searches.values() for e in one.evaluations}
+            raise ValueError(f"value: no architecture has one; reasons: {'; '.join(sorted(reasons))[:500]}")
+        seed, best = max(valued.items(), key=lambda pair: pair[1].value)
+        summaries = [
+            {"seed": s, "genotype": space.format(b.genotype), "value": b.value} | b.costs | _course(space, searches[s])
+            for s, b in valued.items()
+        ]
+        origin = provenance(settings["precision"]) | {"seconds": round(ended.seconds, 1)}
+        record = spaces.to_json(space, best.genotype) | {
+            "value": best.value, "figures": best.figures, "costs": best.costs, "searches": summaries,
+            "settings": settings, "provenance": origin,
+        }  # fmt: skip
+        text = space.format(best.genotype)
+        curves = [search.incumbents([e.value for e in one.evaluations]) for one in searches.values()]
+        random = worth.random(max(map(len, curves)))
+        everything = [e for one in searches.values() for e in one.evaluations]
+        cost = next(iter(settings["limits"]), "params")
+        place = next(i for i, e in enumerate(everything) if e is best)
+        pareto = nasi_jax.report.pareto_figure(
+            np.array([e.costs[cost] for e in everything]), np.array([e.value for e in everything]), cost, worth.label,
+            place, settings["limits"].get(cost),
+        )  # fmt: skip
+        beside = "" if random is None else f" Random search at the same budget: {worth.random_from}."
+        pictures = {
+            "Selected cell": (
+                "cell.png",
+                text,
+                nasi_jax.report.cell_figure(space.graph(best.genotype), space.operations),
+            ),
+            "Best value over evaluations": (
+                "history.png",
+                f"The best {worth.label} after each evaluation.{beside}",
+                nasi_jax.report.incumbent_figure(curves, worth.label, random),
+            ),
+            "Value over cost": (
+                "pareto.png",
+                "Every architecture that was evaluated, and those that no other beats in both.",
+                pareto,
+            ),
+        }
+        values = np.array([summary["value"] for summary in summaries])
+        spread = f" Mean over {len(values)} searches: {values.mean():.6g} ± {values.std():.2g}." * (len(values) > 1)
+        lead = f"{text}. Best {worth.label}: {best.value:.6g}, of search {seed}.{spread}"
+        if random is not None:
+            lead += f" Random search: {random[-1]:.6g}."
+        columns = tuple(summaries[0])
+        tables = {"Searches": (columns, [tuple(summary.values()) for summary in summaries])}
+        title = f"{settings['strategy']} on {space.name}: {len(everything)} evaluations of {worth.label}"
+        write_report(folder, title, lead, pictures, tables, {"Settings": settings, "Provenance": origin})
+        folder.write(RESULT, json.dumps(_without_nan(record), indent=2) + "\n")
+        return text
+
+
+def _course(space: spaces.SearchSpace, one: BlackBox) -> dict[str, Any]:
+    """Returns figures of how a search went."""
+    texts = [space.format(e.genotype) for e in one.evaluations]
+    return {
+        "evaluations": len(texts),
+        "distinct": f"{len(set(texts)) / len(texts):.0%}",
+        "without_value": sum(math.isnan(e.value) for e in one.evaluations),
+        "looked_at": one.looked_at,
+    }
+
+
+def _row(space: spaces.SearchSpace, evaluation: Evaluation) -> dict[str, Any]:
+    row = {"genotype": space.format(evaluation.genotype), "value": evaluation.value}
+    return _without_nan(row | evaluation.figures | evaluation.costs) | {"reason": evaluation.reason}
+
+
+def _evaluation(space: spaces.SearchSpace, row: dict[str, Any], names: tuple[str, ...]) -> Evaluation:
+    """Reads what `_row` wrote."""
+    try:
+        known = {name: math.nan if value is None else value for name, value in row.items()}
+        costs = {name: known[name] for name in ("params", "flops", "latency_ms") if name in known and name not in names}
+        figures = {name: float(known[name]) for name in names}
+        genotype = space.parse(row["genotype"])
+        return Evaluation(genotype, float(known["value"]), figures, costs, row["reason"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"history: a row is not one of this search: {error}; pass --overwrite to start anew"
+        ) from error
+
+
+def _without_nan(tree: Any) -> Any:
+    """Returns JSON values with null for what is not a number, which JSON does not have."""
+    if isinstance(tree, dict):
+        return {name: _without_nan(value) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [_without_nan(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

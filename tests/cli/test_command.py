@@ -1,0 +1,63 @@
+"""What holds for every verb: help, versions, readers that go, signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import nasi_jax
+from nasi_jax import cli
+from nasi_jax.cli.options import named_in
+
+NASI = [sys.executable, "-m", "nasi_jax"]
+
+
+def test_alone_it_prints_its_help(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([])
+    assert caught.value.code == 0
+    assert "{search,score,correlate,train,draw}" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nasi {nasi_jax.__version__}\n"
+
+
+def test_options_that_decide_others_may_be_last_or_absent():
+    assert named_in([], {"--preset": "default"}) == {"--preset": "default"}
+    assert named_in(["search", "--preset"], {"--preset": "default"}) == {"--preset": ""}
+    assert named_in(["search", "--preset=a", "--preset", "b"], {"--preset": "default"}) == {"--preset": "b"}
+
+
+def test_help_in_a_locale_without_utf_8_and_a_reader_that_goes():
+    env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    process = subprocess.Popen([*NASI, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 0
+    shown = subprocess.run([*NASI, "search", "--help"], capture_output=True, env=env, check=True)
+    assert b"usage: nasi search" in shown.stdout
+
+
+def test_a_device_that_is_not_there_is_one_line():
+    env = os.environ | {"JAX_PLATFORMS": "cuda"}
+    found = subprocess.run([*NASI, "search"], capture_output=True, text=True, env=env, check=False)
+    assert found.returncode == 2
+    assert "JAX_PLATFORMS is 'cuda'" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(("seconds", "number"), [(0.15, signal.SIGINT), (0.6, signal.SIGTERM)])
+def test_a_signal_while_the_command_starts(tmp_path, seconds, number):
+    process = subprocess.Popen([*NASI, "search", "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert error == "nasi: interrupted\n"
