@@ -37,7 +37,7 @@ def test_every_option_in_the_readme_exists():
     from nasi_jax import cli
 
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("nasi ")]
-    assert len(commands) == 13
+    assert len(commands) == 17
     for command in commands:
         cli.parse(command.split("#")[0].split()[1:])
 
