@@ -149,9 +149,10 @@ def _of_training(options: BlackBoxOptions, verb: Search, space: spaces.SearchSpa
 
 def _best_of(values: np.ndarray, evaluations: int) -> np.ndarray:
     """Returns the mean of the best of 1, 2, ... uniform draws, (evaluations,)."""
-    if not np.isfinite(values).any():
+    finite = np.isfinite(values)
+    if not finite.any():
         return np.full(evaluations, np.nan)
-    values = np.where(np.isfinite(values), values, np.nanmin(values[np.isfinite(values)]))
+    values = np.where(finite, values, values[finite].min())
     counts = np.unique(np.geomspace(1, evaluations, 60).astype(int))
     means = [nasi_jax.tabular.best_of_random(values, values, int(n)).mean for n in counts]
     return np.interp(np.arange(1, evaluations + 1), counts, means)

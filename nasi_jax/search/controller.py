@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasi_jax.search.reinforce import IMPOSSIBLE, Chooser, Reinforce, possible
-from nasi_jax.search.strategy import check_positive
 from nasi_jax.spaces import SearchSpace
+from nasi_jax.spaces.base import check_positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LSTMController(Reinforce):
     def __post_init__(self) -> None:
         """Checks the options."""
         super().__post_init__()
-        check_positive(hidden=self.hidden, layers=self.layers)
+        check_positive(self, hidden=1, layers=1)
         for name in ("temperature", "bound"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)!r}")

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from nasi_jax.search.strategy import Strategy, StrategyState, check_positive, choose, common, draw, fitness
+from nasi_jax.search.strategy import Strategy, StrategyState, choose, common, draw, fitness
 from nasi_jax.spaces import SearchSpace
+from nasi_jax.spaces.base import check_positive
 
 
 @struct.dataclass
@@ -64,7 +65,7 @@ class Evolution(Strategy[EvolutionState]):
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        check_positive(population=self.population, contenders=self.contenders)
+        check_positive(self, population=1, contenders=1)
         if self.selection not in ("tournament", "truncation"):
             raise ValueError(f"selection: expected 'tournament' or 'truncation', got {self.selection!r}")
         if self.remove not in ("oldest", "worst"):

@@ -13,8 +13,9 @@ import numpy as np
 import optax
 from flax import struct
 
-from nasi_jax.search.strategy import Strategy, StrategyState, check_positive, common
+from nasi_jax.search.strategy import Strategy, StrategyState, common
 from nasi_jax.spaces import SearchSpace
+from nasi_jax.spaces.base import check_positive
 
 Chooser = Callable[[jax.Array, jax.Array], jax.Array]
 """From the row of a decision and the log-probabilities (largest number of options,) of its options to one of them."""
@@ -89,7 +90,7 @@ class Reinforce(Strategy[ReinforceState]):
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        check_positive(samples=self.samples, epochs=self.epochs)
+        check_positive(self, samples=1, epochs=1)
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate!r}")
         if not 0 <= self.decay < 1:

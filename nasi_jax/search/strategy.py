@@ -141,17 +141,3 @@ def choose(condition: jax.Array, yes: Any, no: Any) -> Any:
 def fitness(values: jax.Array) -> jax.Array:
     """Replaces NaN by -inf, for comparisons alone."""
     return jnp.where(jnp.isnan(values), -jnp.inf, values)
-
-
-def check_positive(**options: int) -> None:
-    """Checks options of a strategy.
-
-    Args:
-        **options: should be integers of at least 1, by name.
-
-    Raises:
-        ValueError: one of them is smaller.
-    """
-    for name, value in options.items():
-        if value < 1:
-            raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")

@@ -382,7 +382,7 @@ def check_images(x: jax.Array, divisor: int) -> None:
 
 
 def check_positive(size: Any, **least: int) -> None:
-    """Checks the integers of a size.
+    """Checks the integers of a size, or of the options of a strategy.
 
     Args:
         size: a dataclass.
