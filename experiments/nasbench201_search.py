@@ -106,6 +106,7 @@ def summarise(record: dict[str, Any], table: Table) -> dict[str, Any]:
     accuracies = table.lookup(found)
     together = table.lookup([record["genotype"]])
     data = record["settings"]["data"]
+    name = data if isinstance(data, str) else pathlib.Path(data["path"]).name
     return {
         "searches": [
             entry | {column: float(accuracies[column][i]) for column in COLUMNS}
@@ -116,7 +117,7 @@ def summarise(record: dict[str, Any], table: Table) -> dict[str, Any]:
         if len(found) > 1
         else {},
         "mean_logits": {"genotype": record["genotype"]} | {column: float(together[column][0]) for column in COLUMNS},
-        "settings": record["settings"] | {"data": pathlib.Path(data).name},
+        "settings": record["settings"] | {"data": name},
         "provenance": record["provenance"],
     }
 

@@ -1,17 +1,23 @@
-"""Replays every black-box strategy on the NAS-Bench-201 table.
+"""Runs every black-box strategy on NAS-Bench-201, by published figures and by training-free scores.
 
     python experiments/nasbench201_strategies.py --table nasbench201.csv.gz
 
-A search maximises the validation accuracy after 12 epochs of training on a data set, and pays for cells that come
-again. What is reported is the test accuracy after 200 epochs of the best cell so far, over 500 repetitions; that of
-random search is exact. Writes a table and a figure into experiments/results/nasbench201_strategies; expected:
-experiments/README.md.
+By published figures, a search maximises the validation accuracy after 12 epochs of training on a data set, and pays for
+cells that come again. What is reported is the test accuracy after 200 epochs of the best cell so far, over 500
+repetitions; that of random search is exact.
+
+By scores, it is `nasi search` with the default scores, over 10 seeds, beside NASI with its defaults, which needs a
+gradient for each of its 800 steps. Searches that are finished are not run again.
+
+Writes tables and figures into experiments/results/nasbench201_strategies; expected: experiments/README.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -19,9 +25,12 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from nasi_jax import search, spaces, tabular
+from nasi_jax import cli, search, spaces, tabular
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet16": "ImageNet16-120"}
+FEW = {"evolution": ("--population", "4", "--contenders", "2")}
+"""What lets a strategy run with the few evaluations of a smoke test."""
+TINY = ("--batch", "4", "--channels", "2", "--cells", "1", "--image-size", "8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +45,10 @@ class Options:
         evaluations: of each run.
         shown: numbers of evaluations in the table.
         drawn: strategies in the figure.
+        scored: names of `nasi_jax.search.STRATEGIES` that search by scores.
+        seeds: searches of each by scores.
+        scored_evaluations: of each of them.
+        runs: where their run folders go.
         smoke: a few short repetitions, to see that everything works.
     """
 
@@ -46,13 +59,24 @@ class Options:
     evaluations: int = 500
     shown: tuple[int, ...] = (50, 100, 200, 500)
     drawn: tuple[str, ...] = ("evolution", "local", "reinforce", "reinforce-lstm")
+    scored: tuple[str, ...] = tuple(search.STRATEGIES)
+    seeds: int = 10
+    scored_evaluations: int = 400
+    runs: pathlib.Path = pathlib.Path("runs/nasbench201_strategies")
     smoke: bool = False
 
 
-def main(options: Options) -> None:
-    """Replays, and writes the results."""
+def main(options: Options) -> int:
+    """Searches, and writes the results.
+
+    Args:
+        options: see `Options`.
+
+    Returns:
+        The exit status of the first search that fails, else 0.
+    """
     if options.smoke:
-        options = dataclasses.replace(options, repetitions=3, evaluations=60)
+        options = dataclasses.replace(options, repetitions=3, evaluations=60, seeds=1, scored_evaluations=4)
     space = spaces.get("nasbench201")
     names = [f"{data}_{kind}" for data in DATA for kind in ("val_12ep", "test")]
     cells = [space.format(genotype) for genotype in space.enumerate()]
@@ -65,6 +89,63 @@ def main(options: Options) -> None:
         options.out / "accuracy.png", dpi=120
     )
     print("\n".join(lines))
+
+    accuracies = {}
+    for name in ("nasi", *options.scored):
+        accuracies[name] = by_scores(options, name, table, cells)
+        if accuracies[name] is None:
+            return 1
+    lines = scored_report(options, accuracies, table)
+    (options.out / "scored.md").write_text("\n".join(lines) + "\n")
+    draw_scored(accuracies, table).savefig(options.out / "scored.png", dpi=120)
+    print("\n".join(lines))
+    return 0
+
+
+def by_scores(
+    options: Options, name: str, table: dict[str, np.ndarray], cells: list[str]
+) -> dict[str, np.ndarray] | None:
+    """Searches with a strategy, if that is not done yet, and returns the test accuracies of the cells that it found."""
+    folder = options.runs / name
+    if not (folder / "genotype.json").exists():
+        arguments = ["search", "--strategy", name, "--seeds", str(options.seeds), "--out", str(folder)]
+        if name != "nasi":
+            arguments += ["--evaluations", str(options.scored_evaluations)]
+        if options.smoke:
+            arguments += [*TINY, *FEW.get(name, ())] + ["--steps", "4", "--rounds", "2"] * (name == "nasi")
+        if cli.main(arguments):
+            return None
+    searches = json.loads((folder / "genotype.json").read_text())["searches"]
+    rows = [cells.index(found["genotype"]) for found in searches]
+    return {data: table[f"{data}_test"][rows] for data in DATA}
+
+
+def scored_report(
+    options: Options, accuracies: dict[str, dict[str, np.ndarray]], table: dict[str, np.ndarray]
+) -> list[str]:
+    """Returns the lines of the table: mean and standard deviation over seeds."""
+    lines = [f"| strategy | networks | {' | '.join(DATA.values())} |", "| --- " * (len(DATA) + 2) + "|"]
+    for name, found in accuracies.items():
+        networks = 800 if name == "nasi" else options.scored_evaluations
+        figures = [f"{values.mean():.2f} ± {values.std(ddof=min(1, len(values) - 1)):.2f}" for values in found.values()]
+        lines.append(f"| {name} | {networks} | {' | '.join(figures)} |")
+    drawn = [f"{table[f'{data}_test'].mean():.2f} ± {table[f'{data}_test'].std():.2f}" for data in DATA]
+    lines.append(f"| one random cell | 0 | {' | '.join(drawn)} |")
+    return lines
+
+
+def draw_scored(accuracies: dict[str, dict[str, np.ndarray]], table: dict[str, np.ndarray]) -> Figure:
+    """Draws the accuracy of every search, a panel for each data set."""
+    figure = Figure(figsize=(12, 0.45 * len(accuracies) + 1.2), layout="constrained")
+    for axes, (data, title) in zip(figure.subplots(1, 3, sharey=True), DATA.items(), strict=True):
+        for place, found in enumerate(accuracies.values()):
+            axes.plot(found[data], [place] * len(found[data]), "o", color="C0", alpha=0.4, markersize=5)
+            axes.plot(found[data].mean(), place, "|", color="black", markersize=16, markeredgewidth=2)
+        axes.axvline(table[f"{data}_test"].max(), color="grey", linewidth=0.8, label="best of the benchmark")
+        axes.set(xlabel="test accuracy (%)", title=title, yticks=range(len(accuracies)), yticklabels=list(accuracies))
+    figure.axes[0].invert_yaxis()
+    figure.axes[0].legend(fontsize=8, loc="lower left")
+    return figure
 
 
 def replay(
@@ -125,4 +206,4 @@ def draw(options: Options, found: dict[str, dict[str, np.ndarray]], table: dict[
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    sys.exit(main(tyro.cli(Options, description=__doc__)))

@@ -8,9 +8,15 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 
+from nasi_jax.ntk.neural_tangents import installed
+
 CLASSES = 3
+# on some machines neural-tangents cannot be installed; then the first of its algorithms is computed without it
+IMPLEMENTATIONS = ("jacobian-contraction", *("ntk-vector-products", "structured-derivatives") * installed())
+needs_neural_tangents = pytest.mark.skipif(not installed(), reason="needs neural-tangents")
 
 
 class Case(NamedTuple):

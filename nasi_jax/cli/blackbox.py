@@ -7,11 +7,10 @@ import json
 import math
 import pathlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import jax
 import numpy as np
-import tyro
 
 import nasi_jax
 from nasi_jax import runs, search, spaces
@@ -36,7 +35,7 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
     """Settings of a search by values alone.
 
     Attributes:
-        strategy: settings of the strategy.
+        strategy: how it chooses.
         score: training-free scores that are the value, joined by + where their ranks are added.
         table: CSV file of a benchmark, plain or gzipped, whose figures are the values instead.
         column: the column of the table that is maximised.
@@ -46,10 +45,12 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
         unique: whether an architecture that was evaluated is left out when it is chosen again; by default in grid
             search alone.
         parallel: architectures that are chosen at once; by default 8 for scores, otherwise 1.
+        ray: address of a Ray cluster whose nodes share those that are chosen at once, or "local"; needs the extra of
+            that name.
         networks: the networks that are scored.
     """
 
-    strategy: Annotated[StrategyT, tyro.conf.arg(name="")]
+    strategy: StrategyT
     score: str = "zico+ntk-participation-ratio"
     table: pathlib.Path | None = None
     column: str | None = None
@@ -58,7 +59,8 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
     evaluations: int = 1000
     unique: Unique | None = None
     parallel: int | None = None
-    networks: Annotated[ScoreConfig[SizeT], tyro.conf.arg(name="")] = ScoreConfig()  # noqa: RUF009
+    ray: str | None = None
+    networks: ScoreConfig[SizeT] = ScoreConfig()  # noqa: RUF009
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the result, as JSON values."""
@@ -97,8 +99,9 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
         worth = opened(self, verb, space)
         self.strategy.init(jax.random.key(0), space)  # what does not fit is said before the folder is made
         folder = RunFolder.open(
-            verb.out, "nasi search", settings, results=(RESULT,), leaves=_LEAVES, overwrite=verb.overwrite
-        )
+            verb.out, "nasi search", settings, results=(RESULT,), leaves=_LEAVES, growing=("seeds", "evaluations"),
+            overwrite=verb.overwrite,
+        )  # fmt: skip
         with folder:
             latency = verb.latency if "latency_ms" in verb.limits.bounds else None
             costs = Costs(space, worth.outputs, latency=latency, file=verb.out / "latency.json")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from nasi_jax import data, spaces
+from nasi_jax.cli.inputs import data_identity
 from nasi_jax.spaces import SearchSpace
 
 _IMAGE_SIZE = 16
@@ -19,7 +22,7 @@ class DataOptions:
     """Where batches come from.
 
     Attributes:
-        data: "gaussian" for random inputs that suit the space, an .npz or HDF5 file with x and y or x_train and
+        name: "gaussian" for random inputs that suit the space, an .npz or HDF5 file with x and y or x_train and
             y_train, a folder with a folder of .png or .jpg pictures for each class, or the name of a TensorFlow data
             set.
         labels: the data's own labels or random ones; by default true where there are labels.
@@ -29,12 +32,21 @@ class DataOptions:
         download: allow TensorFlow Datasets to download the data set.
     """
 
-    data: str = "gaussian"
+    name: Annotated[str, tyro.conf.arg(name="data")] = "gaussian"
     labels: Literal["true", "random"] | None = None
     image_size: int | None = None
     classes: int | None = None
     data_dir: pathlib.Path | None = None
     download: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what decides the batches, as JSON values.
+
+        Raises:
+            OSError: the data cannot be read.
+        """
+        names = ("labels", "image_size", "classes")
+        return {"data": data_identity(self.name, self.data_dir)} | {name: getattr(self, name) for name in names}
 
     def source(self, space: SearchSpace) -> data.Source:
         """Opens the data.
@@ -52,7 +64,7 @@ class DataOptions:
         if self.image_size is not None and self.image_size < 0:
             raise ValueError(f"image_size: expected 0 or a positive integer, got {self.image_size}")
         size = _IMAGE_SIZE if self.image_size is None else self.image_size or None
-        if self.data == "gaussian":
+        if self.name == "gaussian":
             if self.labels == "true":
                 raise ValueError("labels: expected 'random' with random inputs, which have no true labels, got 'true'")
             noise = space.noise(10 if self.classes is None else self.classes)
@@ -62,7 +74,7 @@ class DataOptions:
                 raise ValueError(f"image_size: expected none, {space.name} does not read images, got {self.image_size}")
             return noise
         return data.load(
-            self.data,
+            self.name,
             labels=self.labels,
             image_size=size,
             classes=self.classes,
@@ -76,23 +88,27 @@ class SpaceOptions:
     """Which architectures there are.
 
     Attributes:
-        space: search space.
+        name: search space.
         forbid: choices that no architecture is to have, such as none or avg_pool_3x3.
         fix: edges that are to have one choice, as edge=choice, such as "1->3=nor_conv_3x3"; kind/edge=choice where it
             is the edge of one kind of cell alone.
     """
 
-    space: str = _SPACE
+    name: Annotated[str, tyro.conf.arg(name="space")] = _SPACE
     forbid: tuple[str, ...] = ()
     fix: tuple[str, ...] = ()
 
-    def opened_space(self) -> SearchSpace:
+    def settings(self) -> dict[str, Any]:
+        """Returns the options as JSON values."""
+        return {"space": self.name, "forbid": self.forbid, "fix": self.fix}
+
+    def opened(self) -> SearchSpace:
         """Returns the space without what is left out.
 
         Raises:
             ValueError: a name is unknown, or too little is left.
         """
-        return spaces.restricted(spaces.get(self.space), self.forbid, self.fix)
+        return spaces.restricted(spaces.get(self.name), self.forbid, self.fix)
 
 
 def named_in(arguments: list[str], defaults: dict[str, str]) -> dict[str, str]:

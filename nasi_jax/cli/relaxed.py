@@ -58,7 +58,7 @@ class RelaxedOptions(Generic[SizeT]):
         Raises:
             ValueError: an option is out of range, the run folder cannot be used, or nothing meets the limits.
         """
-        source = verb.source(space)
+        source = verb.data.source(space)
         search.check(space, source, self.strategy)
         limited = verb.limits.bounds
         latency = verb.latency if "latency_ms" in limited else None

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
-import tyro
 
 from nasi_jax import runs, spaces
-from nasi_jax.cli.inputs import data_identity
 from nasi_jax.cli.options import DataOptions, SpaceOptions
 from nasi_jax.runs import ScoreSheet
 from nasi_jax.runs.files import read_text, text_identity
 from nasi_jax.scores.catalogue import SCORES
-from nasi_jax.scores.cluster import ClusterScorer
+from nasi_jax.scores.cluster import evaluators
+from nasi_jax.scores.evaluator import Evaluator, ScoreEvaluator
 from nasi_jax.scores.scorer import Compilation, ScoreConfig, Scorer
 
 _LARGEST_WHOLE = 10**6
@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ScoreVerb(SpaceOptions, DataOptions, Generic[SizeT]):
+class ScoreVerb(Generic[SizeT]):
     """Score architectures at initialisation; append a row for each and seed to a CSV file.
 
     Rows that the file has already are not computed again, so that an interrupted command continues when it is given
@@ -63,7 +63,9 @@ class ScoreVerb(SpaceOptions, DataOptions, Generic[SizeT]):
         ray: address of a Ray cluster whose nodes share the work, or "local"; needs the extra of that name.
         keep_going: leave out duplicates and record malformed lines as rows, instead of stopping.
         overwrite: drop the file that is there.
-        config: the networks that are scored.
+        space: which architectures there are.
+        data: where batches come from.
+        networks: the networks that are scored, and on how many examples.
     """
 
     out: pathlib.Path = pathlib.Path("scores.csv")
@@ -81,7 +83,9 @@ class ScoreVerb(SpaceOptions, DataOptions, Generic[SizeT]):
     ray: str | None = None
     keep_going: bool = False
     overwrite: bool = False
-    config: Annotated[ScoreConfig[SizeT], tyro.conf.arg(name="")] = ScoreConfig()  # noqa: RUF009
+    space: SpaceOptions = SpaceOptions()
+    data: DataOptions = DataOptions()
+    networks: ScoreConfig[SizeT] = ScoreConfig()  # noqa: RUF009
 
     def run(self) -> int:
         """Runs the command.
@@ -101,13 +105,13 @@ class ScoreVerb(SpaceOptions, DataOptions, Generic[SizeT]):
         if not 0 <= self.seed < 2**32 - self.seeds:
             raise ValueError(f"seed: expected an integer from 0 to 2**32 - seeds, got {self.seed}")
         index, count = self._shard()
-        space = self.opened_space()
+        space = self.space.opened()
         devices = jax.devices()
         several = len(devices) > 1 and self.compilation != "blocks"
         mesh = jax.make_mesh((len(devices),), ("architectures",)) if several else None
         options: dict[str, Any] = {"compilation": self.compilation, "per_device": self.per_device, "mesh": mesh}
-        source = self.source(space)
-        compilation = Scorer(space, source, self.score, self.config, **options).compilation
+        source = self.data.source(space)
+        compilation = Scorer(space, source, self.score, self.networks, **options).compilation
         chosen, given = self._architectures(space)
         rows = [
             row._replace(seed=seed) for seed in range(self.seed, self.seed + self.seeds) for row in chosen[index::count]
@@ -115,18 +119,20 @@ class ScoreVerb(SpaceOptions, DataOptions, Generic[SizeT]):
         if self.ray is not None:
             options |= {"compilation": compilation, "mesh": None}
 
-        def scorer(names: tuple[str, ...]) -> Any:
-            arguments = (space, source, names, self.config)
-            return Scorer(*arguments, **options) if self.ray is None else ClusterScorer(self.ray, arguments, options)
+        def scored(names: tuple[str, ...]) -> Callable[[int], Evaluator]:
+            def make() -> Callable[[int], Evaluator]:
+                return functools.partial(ScoreEvaluator, Scorer(space, source, names, self.networks, **options))
+
+            return evaluators(self.ray, names, make)
 
         with ScoreSheet(self.out, self.score) as sheet:
             keys = [(row.text, row.seed) for row in rows]
             sheet.open(self._settings(compilation), self._choice(given), keys, overwrite=self.overwrite)
             runs.run(
                 sheet,
-                lambda _, there: self._steps(scorer, rows, there),
+                lambda _, there: self._steps(scored, rows, there),
                 total=len(rows),
-                label=f"nasi score {self.space}",
+                label=f"nasi score {space.name}",
                 unit="row",
                 covered=lambda there: sum("" not in map(row.get, self.score) for row in there),
             )
@@ -134,7 +140,10 @@ class ScoreVerb(SpaceOptions, DataOptions, Generic[SizeT]):
         return 0
 
     def _steps(
-        self, scorer: Callable[[tuple[str, ...]], Any], rows: Sequence[Row], there: Sequence[runs.Row]
+        self,
+        scored: Callable[[tuple[str, ...]], Callable[[int], Evaluator]],
+        rows: Sequence[Row],
+        there: Sequence[runs.Row],
     ) -> Iterator[runs.Step[None]]:
         """Computes what the rows lack: first scores of those that are there, then those that are not."""
         known = {(row["genotype"], row["seed"]): row for row in there}
@@ -147,14 +156,12 @@ class ScoreVerb(SpaceOptions, DataOptions, Generic[SizeT]):
         done = len(rows) - len(lacking)
         # in the order of the file, and where rows are there already, before more are added
         lacking.sort(key=lambda pair: (pair[0].text, pair[0].seed) not in known)
-        scorers: dict[tuple[str, ...], Any] = {}
+        at: dict[tuple[str, ...], Callable[[int], Evaluator]] = {}
         for (seed, names), group in itertools.groupby(lacking, lambda pair: (pair[0].seed, pair[1])):
-            if names not in scorers:
-                scorers[names] = scorer(names)
+            if names not in at:
+                at[names] = scored(names)
             waiting = [row for row, _ in group]
-            scores = scorers[names].stream(
-                scorers[names].draw(seed), (row.genotype for row in waiting if not row.reason)
-            )
+            scores = at[names](seed).stream(row.genotype for row in waiting if not row.reason)
             for row in waiting:
                 found = known.get((row.text, row.seed))
                 figures = dict.fromkeys(names, math.nan) if row.reason else next(scores)
@@ -235,25 +242,18 @@ class ScoreVerb(SpaceOptions, DataOptions, Generic[SizeT]):
 
     def _settings(self, compilation: Compilation) -> dict[str, Any]:
         """Returns what decides a row's scores, as JSON values."""
-        return {
-            "space": self.space,
-            "data": data_identity(self.data, self.data_dir),
-            "labels": self.labels,
-            "image_size": self.image_size,
-            "classes": self.classes,
-            "network": dataclasses.asdict(self.config),
-            "compilation": compilation,
-        }
+        own = {"network": dataclasses.asdict(self.networks), "compilation": compilation}
+        return {"space": self.space.name} | self.data.settings() | own
 
     def _choice(self, given: Any) -> dict[str, Any]:
         """Returns what decides which rows there are, as JSON values."""
-        names = ("forbid", "fix", "sample", "sample_seed", "all", "shard", "seeds", "seed")
-        return {"genotypes": given} | {name: getattr(self, name) for name in names}
+        names = ("sample", "sample_seed", "all", "shard", "seeds", "seed")
+        return self.space.settings() | {"genotypes": given} | {name: getattr(self, name) for name in names}
 
 
 def with_size(space: spaces.SearchSpace) -> ScoreVerb[Any]:
     """Returns the options' defaults, with the published size of the networks of a space."""
-    return ScoreVerb(config=ScoreConfig(space.Size()))
+    return ScoreVerb(networks=ScoreConfig(space.Size()))
 
 
 def _explained() -> list[str]:

@@ -11,7 +11,6 @@ import tyro
 
 from nasi_jax import search, spaces
 from nasi_jax.cli.blackbox import BlackBoxOptions
-from nasi_jax.cli.inputs import data_identity
 from nasi_jax.cli.options import DataOptions, SpaceOptions, named_in
 from nasi_jax.cli.relaxed import RelaxedOptions
 from nasi_jax.scores import LatencyMethod, Limits, ScoreConfig
@@ -19,7 +18,7 @@ from nasi_jax.spaces.text import unknown
 
 RELAXED = ("nasi",)
 STRATEGIES = (*RELAXED, *search.STRATEGIES)
-_NOT_SETTINGS = ("out", "overwrite", "download", "data_dir", "preset")
+_SETTINGS = ("strategy", "seeds", "seed", "precision", "latency")
 
 
 class Method(Protocol):
@@ -38,7 +37,7 @@ MethodT = TypeVar("MethodT", bound=Method)
 
 
 @dataclasses.dataclass(frozen=True)
-class Search(SpaceOptions, DataOptions, Generic[MethodT]):
+class Search(Generic[MethodT]):
     """Select an architecture; write genotype, history, figures and a report into a run folder.
 
     Strategies: nasi (the default) moves the logits of a one-shot network at initialisation; random, grid, evolution,
@@ -53,9 +52,11 @@ class Search(SpaceOptions, DataOptions, Generic[MethodT]):
         seeds: number of independent searches.
         seed: seed of the first search; the others count up from it.
         precision: floating-point type of the search.
-        limits: bounds of what an architecture may cost when it is trained, such as 60e6.
         latency: how milliseconds are found for --max-latency-ms: added up from choices, or measured for every network.
         overwrite: replace a run that the folder holds.
+        space: which architectures there are.
+        data: where batches come from.
+        limits: bounds of what an architecture may cost when it is trained, such as 60e6.
         method: settings of the strategy.
     """
 
@@ -65,10 +66,12 @@ class Search(SpaceOptions, DataOptions, Generic[MethodT]):
     seeds: int = 1
     seed: int = 0
     precision: Annotated[str, tyro.conf.arg(metavar="{float32,float64}")] = "float32"
-    limits: Limits = Limits()
     latency: LatencyMethod = "added"
     overwrite: bool = False
-    method: Annotated[MethodT, tyro.conf.arg(name="")] = None  # type: ignore[assignment]
+    space: SpaceOptions = SpaceOptions()
+    data: DataOptions = DataOptions()
+    limits: Limits = Limits()
+    method: Annotated[MethodT, tyro.conf.arg(name="search")] = None  # type: ignore[assignment]
 
     def run(self) -> int:
         """Runs the search.
@@ -91,18 +94,15 @@ class Search(SpaceOptions, DataOptions, Generic[MethodT]):
             raise ValueError(unknown("strategy", self.strategy, STRATEGIES))
         if self.preset not in presets(self.strategy):
             raise ValueError(unknown("preset", self.preset, presets(self.strategy)))
-        space = self.opened_space()
+        space = self.space.opened()
         with jax.enable_x64(self.precision == "float64"):
             text = self.method.run(self, space, self._settings())
         print(f"{text}\n{self.out / 'report.html'}")
         return 0
 
     def _settings(self) -> dict[str, Any]:
-        names = [field.name for field in dataclasses.fields(self) if field.name not in (*_NOT_SETTINGS, "method")]
-        settings = {name: getattr(self, name) for name in names}
-        settings["data"] = data_identity(self.data, self.data_dir)
-        settings["limits"] = self.limits.bounds
-        return settings | self.method.settings()
+        settings = {name: getattr(self, name) for name in _SETTINGS} | {"limits": self.limits.bounds}
+        return self.space.settings() | self.data.settings() | settings | self.method.settings()
 
 
 def presets(strategy: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import nasi_jax
 from nasi_jax import data, spaces, train
 from nasi_jax.runs import RunFolder
 from nasi_jax.scores import Combination, Evaluator, ScoreEvaluator, Scorer, TableEvaluator, score
+from nasi_jax.scores.cluster import evaluators
 from nasi_jax.spaces.text import summands, unknown
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ def opened(options: BlackBoxOptions, verb: Search, space: spaces.SearchSpace) ->
     """
     if options.table is not None and options.recipe is not None:
         raise ValueError("recipe: expected one of --score, --table and --recipe, got --table too")
+    if options.table is not None and options.ray is not None:
+        raise ValueError(f"ray: expected with --score or --recipe, got {options.ray!r} with --table")
     if options.table is not None:
         return _of_table(options, space)
     if options.column is not None:
@@ -94,13 +98,18 @@ def _of_table(options: BlackBoxOptions, space: spaces.SearchSpace) -> Worth:
 def _of_scores(options: BlackBoxOptions, verb: Search, space: spaces.SearchSpace) -> Worth:
     names = summands(options.score)
     known = {name: score(name) for name in names}
-    source = verb.source(space)
-    scorer = Scorer(space, source, names, options.networks)
+    source = verb.data.source(space)
+    Scorer(space, source, names, options.networks)  # says what does not go together
+
+    def make() -> Callable[[int], Evaluator]:
+        return functools.partial(ScoreEvaluator, Scorer(space, source, names, options.networks))
+
+    scored = evaluators(options.ray, names, make)
     signs = {name: 1 if found.higher_is_better else -1 for name, found in known.items()}
     references: list[np.ndarray] = []
 
     def at(seed: int, folder: RunFolder) -> tuple[Evaluator, Value]:
-        evaluator = ScoreEvaluator(scorer, seed)
+        evaluator = scored(seed)
         sample = _reference(evaluator, space, seed, folder)
         value = Combination.fit(signs, sample)
         references.append(np.array([value(row) for row in sample]))
@@ -134,17 +143,22 @@ def _reference(evaluator: Evaluator, space: spaces.SearchSpace, seed: int, folde
 def _of_training(options: BlackBoxOptions, verb: Search, space: spaces.SearchSpace) -> Worth:
     if options.recipe not in train.RECIPES:
         raise ValueError(unknown("recipe", options.recipe, train.RECIPES))
-    if verb.data == "gaussian":
+    if verb.data.name == "gaussian":
         raise ValueError("data: expected a data set with labels for --recipe, got 'gaussian'")
-    source: Any = verb.source(space)
+    source: Any = verb.data.source(space)
     training, held_out = data.hold_out(source, options.holdout)
     recipe = train.RECIPES[options.recipe or ""]
 
-    def at(seed: int, _: RunFolder) -> tuple[Evaluator, Value]:
-        evaluator = train.TrainingEvaluator(space, recipe, training, held_out, seed)
-        return evaluator, lambda figures: figures["accuracy"]
+    def make() -> Callable[[int], Evaluator]:
+        return functools.partial(train.TrainingEvaluator, space, recipe, training, held_out)
 
-    return Worth("held-out accuracy", ("accuracy", "loss"), source.outputs, 1, at, lambda _: None)
+    names = ("accuracy", "loss")
+    trained = evaluators(options.ray, names, make)
+
+    def at(seed: int, _: RunFolder) -> tuple[Evaluator, Value]:
+        return trained(seed), lambda figures: figures["accuracy"]
+
+    return Worth("held-out accuracy", names, source.outputs, 1, at, lambda _: None)
 
 
 def _best_of(values: np.ndarray, evaluations: int) -> np.ndarray:

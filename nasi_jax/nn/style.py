@@ -46,8 +46,8 @@ class Style:
 
     Attributes:
         affine: whether batch normalisation has a learnable scale and shift; they start at one and zero.
-        parameterisation: see `Parameterisation`.
-        normalisation: see `Normalisation`.
+        parameterisation: whether a weight is stored as it is, or drawn from N(0, 1) and scaled at every use.
+        normalisation: whether batch normalisation takes the batch's mean and variance, or fixed 0 and 1.
 
     Raises:
         ValueError: a value is unknown.

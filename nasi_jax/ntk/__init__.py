@@ -1,11 +1,12 @@
 """What the neural tangent kernel of a network says at initialisation, as functions of `apply_fn(params, x)`."""
 
+from nasi_jax.data.losses import Loss, cross_entropy
 from nasi_jax.ntk._kernel import Implementation, KernelForm, kernel
 from nasi_jax.ntk._network import ApplyFn
 from nasi_jax.ntk._spectrum import Spectrum, largest_eigenvalue, spectrum
 from nasi_jax.ntk._trace import TraceEstimate, trace
 from nasi_jax.ntk.cotangents import TraceMethod
-from nasi_jax.ntk.gradients import Loss, cross_entropy, one_batch, per_sample, squared_norm
+from nasi_jax.ntk.gradients import one_batch, per_sample, squared_norm
 from nasi_jax.ntk.neural_tangents import load as load_neural_tangents
 from nasi_jax.ntk.probes import ParticipationRatio, participation_ratio, vector_product
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from nasi_jax.data.losses import Loss, cross_entropy, losses_of
 from nasi_jax.ntk._kernel import kernel
 from nasi_jax.ntk._network import (
     ApplyFn,
@@ -24,7 +25,7 @@ from nasi_jax.ntk._network import (
     samples,
 )
 from nasi_jax.ntk.cotangents import Cotangent, Plan, TraceMethod, make_plan, sketch_size
-from nasi_jax.ntk.gradients import Loss, cross_entropy, losses_of, squared_norm
+from nasi_jax.ntk.gradients import squared_norm
 from nasi_jax.ntk.neural_tangents import load
 from nasi_jax.ntk.probes import vector_product
 

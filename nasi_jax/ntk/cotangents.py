@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
+from nasi_jax.data.losses import Loss, cross_entropy
 from nasi_jax.ntk._network import batch_length, check_count
-from nasi_jax.ntk.gradients import Loss, cross_entropy
 
 TraceMethod = Literal[
     "exact", "neural-tangents", "hutchinson", "hadamard", "hutch++", "per-sample", "per-batch", "one-batch"

@@ -2,69 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
+from nasi_jax.data.losses import Loss, cross_entropy, losses_of
 from nasi_jax.ntk._network import ApplyFn, over_reals, real_parts
-
-Loss = Callable[[jax.Array, Any], jax.Array]
-"""Loss of each sample: `loss(outputs, y)` maps outputs (batch, outputs) and labels or targets to (batch,). The latter
-are any pytree of arrays whose leading axis is the batch."""
-
-
-def cross_entropy(outputs: jax.Array, y: jax.Array) -> jax.Array:
-    """Computes the cross entropy of each sample.
-
-    Args:
-        outputs: logits, (batch, classes).
-        y: integer labels from 0 to classes - 1, (batch,).
-
-    Returns:
-        The losses, (batch,). Loss and gradient of a label that is none of the classes are NaN where the labels are
-        traced, as under `jit`, and cannot be looked at.
-
-    Raises:
-        ValueError: the labels are no integers, of another shape, or none of the classes.
-    """
-    if not hasattr(y, "dtype") or not jnp.issubdtype(y.dtype, jnp.integer) or y.shape != outputs.shape[:-1]:
-        got = f"{y.dtype} of shape {y.shape}" if hasattr(y, "dtype") else type(y).__name__
-        raise ValueError(f"y: expected integer labels of shape {outputs.shape[:-1]}, got {got}")
-    classes = outputs.shape[-1]
-    with contextlib.suppress(jax.errors.TracerArrayConversionError):
-        labels = np.asarray(y)
-        unknown = labels[(labels < 0) | (labels >= classes)]
-        if unknown.size:
-            raise ValueError(f"y: expected labels from 0 to {classes - 1}, got {unknown[0]}")
-    known = (y >= 0) & (y < classes)
-    losses = optax.softmax_cross_entropy_with_integer_labels(outputs, y)
-    # a factor, because the gradient has to be NaN as well
-    return losses * jnp.where(known, 1.0, jnp.nan).astype(losses.dtype)
-
-
-def losses_of(loss: Loss, outputs: jax.Array, y: Any) -> jax.Array:
-    """Applies a loss and checks that what it returns is one number for each sample.
-
-    Args:
-        loss: per-sample loss.
-        outputs: of a network, (batch, outputs).
-        y: labels or targets, a pytree of arrays (batch, ...).
-
-    Returns:
-        The losses, (batch,).
-
-    Raises:
-        ValueError: the loss is of another shape.
-    """
-    losses = loss(outputs, y)
-    if jnp.shape(losses) != outputs.shape[:1]:
-        raise ValueError(f"loss: expected one number for each sample, {outputs.shape[:1]}, got {jnp.shape(losses)}")
-    return losses
 
 
 def squared_norm(tree: Any) -> jax.Array:

@@ -1,5 +1,6 @@
 """How XLA is made fast: primitives that equal public functions of JAX, and how their programs are compiled and run."""
 
+from nasi_jax.programs._numerics import numerics, set_numerics
 from nasi_jax.programs._switch import switch
 from nasi_jax.programs.compiler import compiler_options, jit_network, run_by_programs
 from nasi_jax.programs.convolution import conv, depthwise_conv, saves_products
@@ -23,8 +24,10 @@ __all__ = [
     "jit_network",
     "max_pool",
     "member",
+    "numerics",
     "run_by_programs",
     "saves_products",
+    "set_numerics",
     "stack",
     "switch",
 ]

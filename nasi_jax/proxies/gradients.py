@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nasi_jax.ntk import ApplyFn, Loss, cross_entropy, squared_norm
+from nasi_jax.data.losses import Loss, cross_entropy, losses_of
+from nasi_jax.ntk import ApplyFn, squared_norm
 from nasi_jax.ntk._network import automatic, batch_length, check_count, check_floating, is_inexact, over_reals, samples
-from nasi_jax.ntk.gradients import losses_of
 
 
 def _mean_loss(apply_fn: ApplyFn, params: Any, x: Any, y: Any, loss: Loss) -> jax.Array:

@@ -9,7 +9,7 @@ from nasi_jax.runs.folder import Row, RunFolder, RunFolderError
 from nasi_jax.runs.interruption import Interrupted
 from nasi_jax.runs.loop import Ended, Step, run
 from nasi_jax.runs.progress import Progress
-from nasi_jax.runs.provenance import numerics, provenance
+from nasi_jax.runs.provenance import provenance
 from nasi_jax.runs.sheet import ScoreSheet
 from nasi_jax.runs.stores import SmallStore, Store, Stored
 
@@ -26,7 +26,6 @@ __all__ = [
     "Store",
     "Stored",
     "identity",
-    "numerics",
     "provenance",
     "run",
     "write_atomic",

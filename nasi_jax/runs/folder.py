@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from nasi_jax.programs import numerics
 from nasi_jax.runs.files import Appended, read_object, remove_partial, write_atomic
 from nasi_jax.runs.lock import Lock
-from nasi_jax.runs.provenance import numerics
 
 CONFIG = "config.json"
 HISTORY = "history.jsonl"
@@ -60,9 +60,10 @@ class RunFolder:
         *,
         results: Sequence[str],
         leaves: Sequence[str] = (),
+        growing: Sequence[str] = (),
         overwrite: bool = False,
     ) -> Self:
-        """Creates a run folder, or opens an unfinished one of the same configuration.
+        """Creates a run folder, or opens an unfinished one of the same configuration, or one of less of the same.
 
         Args:
             path: the folder; parents are created.
@@ -70,6 +71,7 @@ class RunFolder:
             config: what decides the run's result, as JSON values. In what `identity` returns, the path does not count.
             results: names of the files of which all are there when the run is finished.
             leaves: names of the other files and folders that such a run leaves, which `overwrite` removes.
+            growing: names of numbers in `config` that may be larger than they were, finished or not: more of the same.
             overwrite: whether to drop what a run of this kind left in the folder; other files stay in any case.
 
         Returns:
@@ -82,13 +84,20 @@ class RunFolder:
         config = json.loads(json.dumps({"run": kind} | config | {"numerics": numerics()}))
         folder = cls(path, lock_folder(path))
         try:
-            folder._claim(config, results, leaves, overwrite)
+            folder._claim(config, results, leaves, growing, overwrite)
         except BaseException:
             folder.close()
             raise
         return folder
 
-    def _claim(self, config: dict[str, Any], results: Sequence[str], leaves: Sequence[str], overwrite: bool) -> None:
+    def _claim(
+        self,
+        config: dict[str, Any],
+        results: Sequence[str],
+        leaves: Sequence[str],
+        growing: Sequence[str],
+        overwrite: bool,
+    ) -> None:
         path, shown = self.path, repr(str(self.path))
         remove_partial(path)
         names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}
@@ -97,8 +106,7 @@ class RunFolder:
                 f"out: expected an empty folder or a run, {shown} holds other files and no {CONFIG}; "
                 "choose another folder"
             )
-        if names:
-            self._check(config, results, overwrite)
+        grown = bool(names) and self._check(config, results, growing, overwrite)
         if names and overwrite:
             # results first: without them, what is left after a crash is an unfinished run
             for name in (*results, CHECKPOINT, *leaves, HISTORY, CONFIG):
@@ -106,11 +114,14 @@ class RunFolder:
                     shutil.rmtree(path / name)
                 else:
                     (path / name).unlink(missing_ok=True)
-        if not (path / CONFIG).exists():
+        if grown:  # before the configuration says that there is more to do
+            for name in results:
+                (path / name).unlink(missing_ok=True)
+        if grown or not (path / CONFIG).exists():
             write_atomic(path / CONFIG, json.dumps(config, indent=2) + "\n")
 
-    def _check(self, config: dict[str, Any], results: Sequence[str], overwrite: bool) -> None:
-        """Raises if the folder, which holds a config.json, may not be used."""
+    def _check(self, config: dict[str, Any], results: Sequence[str], growing: Sequence[str], overwrite: bool) -> bool:
+        """Raises if the folder, which holds a config.json, may not be used; tells whether its run is to grow."""
         path, shown = self.path, repr(str(self.path))
         try:
             stored = read_object(path / CONFIG, "out")
@@ -121,7 +132,7 @@ class RunFolder:
                 raise RunFolderError(
                     f"out: cannot read {CONFIG} of the run in {shown}; pass --overwrite to start it anew"
                 ) from error
-            return
+            return False
         if "run" not in stored:
             raise RunFolderError(f"out: {CONFIG} in {shown} is not that of a run; choose another folder")
         if stored["run"] != config["run"]:
@@ -130,16 +141,20 @@ class RunFolder:
                 "now); choose another folder"
             )
         if overwrite:
-            return
-        differing = differences(stored, config)
+            return False
+        more = {name: config[name] for name in growing if _is_more(config[name], stored.get(name))}
+        differing = differences(stored | more, config)
         if differing:
             raise RunFolderError(
                 f"out: {shown} holds a run of another configuration ({', '.join(differing)}); "
                 "choose another folder or pass --overwrite"
             )
+        if more:
+            return True
         if all((path / name).exists() for name in results):
             (path / CHECKPOINT).unlink(missing_ok=True)  # where the process was killed after the last result
             raise RunFolderError(f"out: {shown} holds a finished run; pass --overwrite to replace it")
+        return False
 
     def close(self) -> None:
         """Lets other processes use the folder."""
@@ -250,6 +265,10 @@ def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
         for key in sorted(there.keys() | now.keys())
         if there.get(key, missing) != now.get(key, missing)
     ]
+
+
+def _is_more(now: Any, there: Any) -> bool:
+    return isinstance(there, int) and now > there
 
 
 def _by_content(value: Any) -> Any:

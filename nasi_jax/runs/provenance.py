@@ -9,19 +9,9 @@ from typing import Any
 
 import jax
 
+from nasi_jax.programs import numerics
+
 _PACKAGES = ("nasi_jax", "jax", "jaxlib", "flax", "optax", "numpy")
-_DECISIVE = (
-    "jax_enable_x64",
-    "jax_default_prng_impl",
-    "jax_threefry_partitionable",
-    "jax_default_matmul_precision",
-)
-"""Options of JAX that change numbers, and not only how fast they are there."""
-
-
-def numerics() -> dict[str, Any]:
-    """Returns JAX's options that change results; a run continues only under the ones that it began with."""
-    return {name.removeprefix("jax_"): getattr(jax.config, name) for name in _DECISIVE}
 
 
 def provenance(precision: str) -> dict[str, Any]:

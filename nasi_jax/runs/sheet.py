@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from nasi_jax.programs import numerics
 from nasi_jax.runs.files import Appended, read_object, read_text, remove_partial, write_atomic
 from nasi_jax.runs.folder import Mark, Row, RunFolderError, differences
 from nasi_jax.runs.lock import Lock
-from nasi_jax.runs.provenance import numerics, provenance
+from nasi_jax.runs.provenance import provenance
 
 _KIND = "nasi score"
 

@@ -108,15 +108,17 @@ class NASI(Generic[SizeT]):
         micro_batches: in how many parts a batch goes through the network, one after the other, so that a large one fits
             in memory; for the objective "one-batch". Gradients are those of the whole batch, but batch normalisation
             takes its statistics over each part, which is another network.
-        objective: what is maximised; see `nasi_jax.search.Objective`.
-        estimator: how its gradient is estimated; see `nasi_jax.search.Estimator`.
+        objective: what is maximised: the participation ratio of the NTK, its trace by the gradient of one batch, or by
+            the gradients of samples; see `nasi_jax.search.Objective`.
+        estimator: how its gradient is estimated: from discrete samples and their values, or through soft or hard
+            Gumbel-Softmax samples; see `nasi_jax.search.Estimator`.
         mu: weight of the penalty on a trace above nu, equation 13; 0 is no penalty.
         nu: constraint on the trace norm, or its initial value when adaptive.
         adaptive: whether nu at step t is the mean of the initial value and all trace norms seen before step t. The
             paper leaves the rule to an appendix; this reading of it is ours.
         temperature: tau of the Gumbel-Softmax.
         radius: xi, the radius of the ball of the closed-form step.
-        optimizer: how the logits move; see `nasi_jax.search.Optimizer`.
+        optimizer: how the logits move: by NASI's closed-form step, or by adam or sgd.
         learning_rate: of adam and sgd.
         parameterisation: how weights are stored, which decides how layers share the trace.
         mixed_precision: whether the network computes in bfloat16, for accelerators; parameters, statistics of batch

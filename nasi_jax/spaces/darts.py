@@ -248,7 +248,7 @@ class DARTS(SearchSpace):
 
         Args:
             genotype: concrete cells, or None for the one-shot network, where "none" adds nothing and is not computed.
-            size: channels, cells, stem and auxiliary head.
+            size: channels, cells and stem.
             outputs: number of outputs.
             style: see `nasi_jax.nn.Style`.
             execution: see `nasi_jax.programs.Execution`.

@@ -305,8 +305,7 @@ class DARTSSize:
     Attributes:
         channels: channels of a node in the first cells; they double at each reduction.
         cells: number of cells, at least 3. Those at one and two thirds of the depth halve the image.
-        stem: see `StemKind`.
-        auxiliary: whether a second head reads the output of the second reduction and its logits are returned too.
+        stem: what reads the image: one convolution, or three that halve it three times.
 
     Raises:
         ValueError: one of them is out of range.
@@ -315,7 +314,6 @@ class DARTSSize:
     channels: int = 16
     cells: int = 8
     stem: StemKind = "cifar"
-    auxiliary: bool = False
 
     def __post_init__(self) -> None:
         """Checks all of them."""
@@ -333,16 +331,18 @@ class DARTSNetwork(Network):
     in their evaluation.
 
     Attributes:
-        size: channels, cells, stem and auxiliary head.
+        size: channels, cells and stem.
         outputs: number of outputs.
         style: see `nasi_jax.nn.Style`.
         execution: see `nasi_jax.programs.Execution`.
         choices: for both kinds of cell (edge, operation) of the edges that are there, or None for all of them.
+        auxiliary: whether a second head reads the output of the second reduction and its logits are returned too.
     """
 
-    capabilities = frozenset({"blocks", "drop_path"})
+    capabilities = frozenset({"blocks", "drop_path", "auxiliary"})
 
     choices: Choices | None = None
+    auxiliary: bool = False
 
     @nn.compact
     def __call__(
@@ -385,7 +385,7 @@ class DARTSNetwork(Network):
             )
             before, last = last, cell(before, last, None if weights is None else weights[KINDS[reduction]], drop_path)
             after_reduction = reduction
-            if size.auxiliary and i == reductions[1]:
+            if self.auxiliary and i == reductions[1]:
                 strides = 3 if size.stem == "cifar" else 2
                 auxiliary = _AuxiliaryHead(self.outputs, strides, style, name="auxiliary")(last)
         logits = Dense(self.outputs, style, name="head")(last.mean(axis=(1, 2)))

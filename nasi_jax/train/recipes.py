@@ -175,21 +175,18 @@ def network(space: SearchSpace, genotype: Any, recipe: Recipe, outputs: int) -> 
     Raises:
         ValueError: a size is out of range, or the recipe asks for what the networks of the space do not have.
     """
-    whole = size(space, recipe)
-    if recipe.auxiliary:
-        if "auxiliary" not in _names(space):
-            raise ValueError(
-                f"auxiliary: expected 0, networks of {space.name} have no such head, got {recipe.auxiliary}"
-            )
-        whole = dataclasses.replace(whole, auxiliary=True)
-    module = space.network(genotype, whole, outputs, execution=choose_execution("train"))
+    module = space.network(genotype, size(space, recipe), outputs, execution=choose_execution("train"))
     if recipe.drop_path and "drop_path" not in module.capabilities:
         raise ValueError(f"drop_path: expected 0, networks of {space.name} have none, got {recipe.drop_path}")
-    return module
+    if not recipe.auxiliary:
+        return module
+    if "auxiliary" not in module.capabilities:
+        raise ValueError(f"auxiliary: expected 0, networks of {space.name} have no such head, got {recipe.auxiliary}")
+    return module.clone(auxiliary=True)
 
 
 def size(space: SearchSpace, recipe: Recipe) -> Any:
-    """Returns the size of the network that a recipe trains, without the auxiliary head that is for training.
+    """Returns the size of the network that a recipe trains.
 
     Args:
         space: the search space.

@@ -78,6 +78,19 @@ def test_a_finished_run_stays(tmp_path, table, capsys):
     assert "finished run" in capsys.readouterr().err
 
 
+def test_more_of_the_same_extends_a_run(tmp_path, table, capsys):
+    options = ["--strategy", "evolution", "--population", 6, "--contenders", 3, "--parallel", 5]
+    assert run(tmp_path / "whole", *options, *on(table, "--seeds", 2)) == 0
+    assert run(tmp_path / "run", *options, *on(table)[:-1], 12) == 0
+    assert run(tmp_path / "run", *options, *on(table, "--seeds", 2)) == 0
+    by_seed = sorted(rows(tmp_path / "run"), key=lambda row: row["seed"])
+    assert by_seed == rows(tmp_path / "whole")
+    extended, whole = (json.loads((tmp_path / name / "genotype.json").read_text()) for name in ("run", "whole"))
+    assert extended["searches"] == whole["searches"]
+    assert run(tmp_path / "run", *options, *on(table)) == 2
+    assert "seeds: 2 there, 1 now" in capsys.readouterr().err
+
+
 def test_limits_hold_for_all_that_is_evaluated(tmp_path, table):
     arguments = on(table, "--max-params", "0.4e6", "--max-flops", 60e6)
     assert run(tmp_path / "run", "--strategy", "evolution", "--population", 6, "--contenders", 3, *arguments) == 0
@@ -163,3 +176,26 @@ def test_random_search_beside_is_in_closed_form():
     found, expected = _best_of(values, 40), drawn.mean(axis=0)
     error = drawn.std(axis=0) / math.sqrt(3000)
     assert (np.abs(found - expected) < 5 * error + 0.01).all()
+
+
+@pytest.mark.slow
+def test_two_nodes_of_a_ray_cluster_find_the_same(tmp_path):
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    options = ["--strategy", "evolution", "--population", 4, "--contenders", 2, "--evaluations", 12, "--parallel", 4]
+    options += ["--score", "zico+params", "--channels", 2, "--cells", 1, "--image-size", 8, "--batch", 4]
+    try:
+        cluster.add_node(num_cpus=1)
+        assert run(tmp_path / "alone", *options) == 0
+        assert run(tmp_path / "cluster", *options, "--ray", cluster.address) == 0
+        assert rows(tmp_path / "cluster") == rows(tmp_path / "alone")
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_a_table_needs_no_cluster(tmp_path, table, capsys):
+    assert run(tmp_path / "run", "--strategy", "random", *on(table), "--ray", "auto") == 2
+    assert "ray: expected with --score or --recipe, got 'auto' with --table" in capsys.readouterr().err

@@ -2,7 +2,6 @@ import functools
 import importlib.metadata
 import subprocess
 import sys
-from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from nasi_jax.ntk import _kernel, _trace, neural_tangents
 
 
 @pytest.mark.parametrize("name", ntk_cases.NAMES)
-@pytest.mark.parametrize("implementation", get_args(ntk.Implementation))
+@pytest.mark.parametrize("implementation", ntk_cases.IMPLEMENTATIONS)
 def test_all_forms_equal_the_dense_jacobian(name, implementation, x64):
     f, params, x1, _ = ntk_cases.make(name, batch=4)
     x2 = ntk_cases.make(name, batch=3, seed=1).x
@@ -29,7 +28,7 @@ def test_all_forms_equal_the_dense_jacobian(name, implementation, x64):
     close(ntk.kernel(f, params, x1, x2, form="summed", **options), np.einsum("ikp,jlp->ij", j1, j2))
 
 
-@pytest.mark.parametrize("implementation", get_args(ntk.Implementation))
+@pytest.mark.parametrize("implementation", ntk_cases.IMPLEMENTATIONS)
 @pytest.mark.parametrize("name", ntk_cases.INDEPENDENT)
 def test_claiming_independent_samples_is_right_without_batch_statistics(name, implementation, x64):
     f, params, x, _ = ntk_cases.make(name, batch=4)
@@ -123,6 +122,7 @@ def python(program):
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
 
+@ntk_cases.needs_neural_tangents
 def test_loading_leaves_no_trace_on_jax_and_no_tensorflow():
     done = python(
         "import sys, jax, jax.core, jax.extend.core, jax.interpreters.ad as ad\n"
@@ -138,6 +138,7 @@ def test_loading_leaves_no_trace_on_jax_and_no_tensorflow():
     assert done.returncode == 0, done.stderr
 
 
+@ntk_cases.needs_neural_tangents
 def test_an_import_by_other_code_is_reported():
     done = python(
         "import sys, types; sys.modules['neural_tangents'] = types.ModuleType('neural_tangents')\n"

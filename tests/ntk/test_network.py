@@ -1,5 +1,3 @@
-from typing import get_args
-
 import jax
 import jax.numpy as jnp
 import ntk_cases
@@ -11,6 +9,8 @@ from ntk_cases import squared_error
 
 from nasi_jax import ntk, proxies
 
+PEERS = ("neural-tangents",) * (len(ntk_cases.IMPLEMENTATIONS) > 1)
+
 
 @pytest.fixture
 def tokens(x64):
@@ -18,7 +18,7 @@ def tokens(x64):
     return case, ntk_cases.jacobian(*case[:3])
 
 
-@pytest.mark.parametrize("implementation", get_args(ntk.Implementation))
+@pytest.mark.parametrize("implementation", ntk_cases.IMPLEMENTATIONS)
 @pytest.mark.parametrize("batch_statistics", [True, False])
 def test_kernels_of_inputs_that_are_trees(implementation, batch_statistics, tokens):
     (f, params, x1, _), j1 = tokens
@@ -88,10 +88,10 @@ def test_a_loss_of_another_shape_is_refused(tokens):
 def figures(f, params, x, y, loss=ntk.cross_entropy):
     """Everything that has a dense oracle, by every way to compute it."""
     key = jax.random.key(0)
-    methods = {"exact": {}, "neural-tangents": {}, "hutch++": {"key": key, "probes": 100}}
+    methods = {"exact": {}, "hutch++": {"key": key, "probes": 100}} | dict.fromkeys(PEERS, {})
     return {
         **{name: ntk.trace(f, params, x, method=name, **options).value for name, options in methods.items()},
-        **{name: jnp.trace(ntk.kernel(f, params, x, implementation=name)) for name in get_args(ntk.Implementation)},
+        **{name: jnp.trace(ntk.kernel(f, params, x, implementation=name)) for name in ntk_cases.IMPLEMENTATIONS},
         "independent": jnp.trace(ntk.kernel(f, params, x, batch_statistics=False)),
         "eigenvalue": ntk.largest_eigenvalue(f, params, x, key=key, tolerance=1e-6),
         "ratio": ntk.participation_ratio(f, params, x, key).ratio,
@@ -109,7 +109,7 @@ def dense_figures(f, reals, x, y, loss=ntk.cross_entropy):
     dense = rows.reshape(-1, rows.shape[-1]) @ rows.reshape(-1, rows.shape[-1]).T
     v = np.asarray(jax.random.rademacher(jax.random.key(0), slopes.shape, slopes.dtype)).ravel()
     one_batch = np.sum(gradients.mean(axis=0) ** 2)
-    traces = ["exact", "neural-tangents", "hutch++", *get_args(ntk.Implementation), "independent"]
+    traces = ["exact", *PEERS, "hutch++", *ntk_cases.IMPLEMENTATIONS, "independent"]
     return dict.fromkeys(traces, np.trace(dense)) | {
         "eigenvalue": np.linalg.eigvalsh(dense)[-1],
         "ratio": (v @ dense @ v) ** 2 / np.sum((dense @ v) ** 2),
@@ -254,7 +254,7 @@ def test_networks_with_gradients_checkpoints_and_branches_of_their_own(network, 
     params = params | {"bias": params["bias"][None]}
     plain = lambda p, x: f(p | {"bias": p["bias"][0]}, x)  # noqa: E731
     expected = dense_figures(plain, params, x, y)
-    options = {"implementation": "structured-derivatives"}
+    options = {"implementation": ntk_cases.IMPLEMENTATIONS[-1]}
     jitted = jax.jit(lambda p: jnp.trace(ntk.kernel(network, p, x, **options)))(params)
     np.testing.assert_allclose(jitted, expected["exact"], rtol=1e-10)
     assert_equal(figures(network, params, x, y), expected, 1e-8)

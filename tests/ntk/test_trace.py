@@ -10,6 +10,8 @@ from jax.sharding import Mesh
 
 from nasi_jax import ntk
 
+BY_NEURAL_TANGENTS = pytest.param("neural-tangents", marks=ntk_cases.needs_neural_tangents)
+
 
 def exact(case):
     return float(np.trace(ntk_cases.dense_kernel(*case[:3])))
@@ -25,7 +27,7 @@ def test_exact_in_any_chunks_equals_the_dense_jacobian(name, chunk, x64):
 
 
 @pytest.mark.parametrize("name", ntk_cases.INDEPENDENT)
-@pytest.mark.parametrize("method", ["exact", "per-sample", "per-batch", "neural-tangents"])
+@pytest.mark.parametrize("method", ["exact", "per-sample", "per-batch", BY_NEURAL_TANGENTS])
 def test_samples_taken_apart_give_the_same_where_they_are_independent(name, method, x64):
     case = ntk_cases.make(name)
     options = {"method": method, "batch_size": 2}
@@ -34,6 +36,7 @@ def test_samples_taken_apart_give_the_same_where_they_are_independent(name, meth
 
 
 @pytest.mark.parametrize("name", ntk_cases.NAMES)
+@ntk_cases.needs_neural_tangents
 def test_by_neural_tangents(name, x64):
     case = ntk_cases.make(name)
     np.testing.assert_allclose(ntk.trace(*case[:3], method="neural-tangents").value, exact(case), rtol=1e-10)

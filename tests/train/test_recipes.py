@@ -55,9 +55,9 @@ def test_settings_out_of_range_are_refused(change, message):
 
 def test_the_network_has_what_the_recipe_asks_for():
     network = train.network(spaces.DARTS(), spaces.DARTS_V2, train.RECIPES["darts-cifar"], 100)
-    assert (network.size, network.outputs) == (spaces.DARTSSize(36, 20, auxiliary=True), 100)
+    assert (network.size, network.outputs, network.auxiliary) == (spaces.DARTSSize(36, 20), 100, True)
     network = train.network(spaces.DARTS(), spaces.DARTS_V2, train.RECIPES["imagenet-mobile"], 1000)
-    assert network.size == spaces.DARTSSize(48, 14, "imagenet", auxiliary=True)
+    assert (network.size, network.auxiliary) == (spaces.DARTSSize(48, 14, "imagenet"), True)
 
 
 def test_the_mobile_setting_is_below_600_million_multiply_adds():
