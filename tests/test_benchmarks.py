@@ -55,3 +55,12 @@ def test_strategies_run_at_a_tiny_size(tmp_path):
     subprocess.run([sys.executable, script, *size, "--out", tmp_path / "t.md"], check=True, capture_output=True)
     lines = (tmp_path / "t.md").read_text().splitlines()
     assert [line.split("|")[1].strip() for line in lines[-2:]] == ["evolution", "random"]
+
+
+@pytest.mark.slow
+def test_latency_runs_on_a_few_architectures(tmp_path):
+    script = ROOT / "benchmarks" / "latency.py"
+    few = ["--architectures", "3", "--fitted", "4", "--out", tmp_path / "t.md"]
+    subprocess.run([sys.executable, script, *few], check=True, capture_output=True)
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in lines[-2:]] == ["measured again", "added up, fitted to 4"]

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding
+
+from nasi_jax.programs import is_traced
 
 ApplyFn = Callable[[Any, Any], jax.Array]
 """A network: `apply_fn(params, x)` returns outputs (batch, outputs). Inputs `x` are any pytree of arrays whose leading
@@ -88,7 +89,7 @@ def automatic(*trees: Any) -> tuple[Any, ...]:
     """
 
     def relabelled(leaf: Any) -> Any:
-        if isinstance(leaf, Tracer) or not isinstance(leaf, jax.Array) or not isinstance(leaf.sharding, NamedSharding):
+        if is_traced(leaf) or not isinstance(leaf, jax.Array) or not isinstance(leaf.sharding, NamedSharding):
             return leaf
         mesh = leaf.sharding.mesh
         if AxisType.Explicit not in mesh.axis_types:
@@ -190,7 +191,7 @@ def check_not_traced(function: str, **arguments: Any) -> None:
         TypeError: an array is traced.
     """
     for name, tree in arguments.items():
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree)):
+        if is_traced(tree):
             raise TypeError(
                 f"{name}: expected arrays, got traced ones; ntk.{function} loops on the host and is not for jit, grad "
                 "and vmap. Inside of these take ntk.kernel, whose form='diagonal' sums up to the trace, "

@@ -8,6 +8,7 @@ from nasi_jax.programs.execution import Capability, Discrete, Execution, choose_
 from nasi_jax.programs.fan import add, fan_out
 from nasi_jax.programs.pool import average_pool, max_pool
 from nasi_jax.programs.population import Population, member, stack
+from nasi_jax.programs.tracing import is_traced
 
 __all__ = [
     "Capability",
@@ -21,6 +22,7 @@ __all__ = [
     "conv",
     "depthwise_conv",
     "fan_out",
+    "is_traced",
     "jit_network",
     "max_pool",
     "member",

@@ -82,7 +82,9 @@ class Latency:
         if name not in self._times:
             self._times[name] = self._time(genotype)
             if self._file is not None:
-                self._file.write_text(json.dumps(self._about | {"milliseconds": self._times}, indent=1) + "\n")
+                partial = self._file.with_name(f".{self._file.name}.partial")
+                partial.write_text(json.dumps(self._about | {"milliseconds": self._times}, indent=1) + "\n")
+                partial.replace(self._file)
         return self._times[name]
 
     def _time(self, genotype: Any) -> float:

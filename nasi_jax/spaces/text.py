@@ -79,6 +79,8 @@ def arguments(text: str, name: str, keys: tuple[str, ...], optional: tuple[str, 
     """
     expected = f"genotype: expected '{name}({keys[0]}=[...], ...)', got {text!r}"
     call = expression(text, name)
+    if isinstance(call, ast.Call) and _name(call) == "OrderedDict" and len(call.args) == 1:
+        call = _ordered(call.args[0])
     if isinstance(call, ast.Dict):
         called = name
         pairs = [
@@ -96,6 +98,14 @@ def arguments(text: str, name: str, keys: tuple[str, ...], optional: tuple[str, 
     if len(found) < len(pairs):
         raise ValueError(expected)
     return found
+
+
+def _ordered(contents: ast.expr) -> ast.expr:
+    """Returns the dictionary whose pairs an OrderedDict prints, which is as a dictionary from Python 3.12 on."""
+    if not isinstance(contents, ast.List | ast.Tuple):
+        return contents
+    pairs = [pair.elts for pair in contents.elts if isinstance(pair, ast.List | ast.Tuple) and len(pair.elts) == 2]
+    return ast.Dict([key for key, _ in pairs], [value for _, value in pairs])
 
 
 def literal(key: str, expression: ast.expr, expected: str) -> Any:

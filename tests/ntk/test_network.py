@@ -88,7 +88,7 @@ def test_a_loss_of_another_shape_is_refused(tokens):
 def figures(f, params, x, y, loss=ntk.cross_entropy):
     """Everything that has a dense oracle, by every way to compute it."""
     key = jax.random.key(0)
-    methods = {"exact": {}, "hutch++": {"key": key, "probes": 100}} | dict.fromkeys(PEERS, {})
+    methods = {"exact": {}, "hutch++": {"key": key, "probes": 100}} | {name: {} for name in PEERS}
     return {
         **{name: ntk.trace(f, params, x, method=name, **options).value for name, options in methods.items()},
         **{name: jnp.trace(ntk.kernel(f, params, x, implementation=name)) for name in ntk_cases.IMPLEMENTATIONS},

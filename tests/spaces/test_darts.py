@@ -25,6 +25,7 @@ V2 = (
     "reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1), "
     "('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)], reduce_concat=[2, 3, 4, 5])"
 )
+ENTRIES = "{" + re.sub(r"(\w+)=", r"'\1': ", V2).removeprefix("Genotype(").removesuffix(")") + "}"
 IMAGES = {"cifar": (2, 32, 32, 3), "imagenet": (2, 224, 224, 3)}
 
 
@@ -79,7 +80,9 @@ def nested(text):
         V2.replace("'", '"'),
         V2.replace("normal_concat=range(2, 6), ", "").replace(", reduce_concat=[2, 3, 4, 5]", ""),
         re.sub(r"\w+=", "", V2),
-        "{" + re.sub(r"(\w+)=", r"'\1': ", V2).removeprefix("Genotype(").removesuffix(")") + "}",
+        ENTRIES,
+        f"OrderedDict({ENTRIES})",
+        f"collections.OrderedDict({list(ast.literal_eval(ENTRIES.replace('range(2, 6)', '[2, 3, 4, 5]')).items())})",
         "(((0, 3), (1, 3), (1, 3), (0, 3), (1, 3), (0, 2), (0, 2), (2, 5)), "
         "((0, 0), (1, 0), (2, 2), (1, 0), (0, 0), (2, 2), (2, 2), (np.int64(1), 0)))",
     ],
