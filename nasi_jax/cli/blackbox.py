@@ -7,10 +7,11 @@ import json
 import math
 import pathlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import jax
 import numpy as np
+import tyro
 
 import nasi_jax
 from nasi_jax import runs, search, spaces
@@ -50,7 +51,7 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
         networks: the networks that are scored.
     """
 
-    strategy: StrategyT
+    strategy: Annotated[StrategyT, tyro.conf.arg(name="")]
     score: str = "zico+ntk-participation-ratio"
     table: pathlib.Path | None = None
     column: str | None = None
@@ -60,7 +61,7 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
     unique: Unique | None = None
     parallel: int | None = None
     ray: str | None = None
-    networks: ScoreConfig[SizeT] = ScoreConfig()  # noqa: RUF009
+    networks: Annotated[ScoreConfig[SizeT], tyro.conf.arg(name="")] = ScoreConfig()  # noqa: RUF009
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the result, as JSON values."""

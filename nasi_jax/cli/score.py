@@ -10,9 +10,10 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import jax
+import tyro
 
 from nasi_jax import runs, spaces
 from nasi_jax.cli.options import DataOptions, SpaceOptions
@@ -85,7 +86,7 @@ class ScoreVerb(Generic[SizeT]):
     overwrite: bool = False
     space: SpaceOptions = SpaceOptions()
     data: DataOptions = DataOptions()
-    networks: ScoreConfig[SizeT] = ScoreConfig()  # noqa: RUF009
+    networks: Annotated[ScoreConfig[SizeT], tyro.conf.arg(name="")] = ScoreConfig()  # noqa: RUF009
 
     def run(self) -> int:
         """Runs the command.

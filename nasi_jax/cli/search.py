@@ -71,7 +71,7 @@ class Search(Generic[MethodT]):
     space: SpaceOptions = SpaceOptions()
     data: DataOptions = DataOptions()
     limits: Limits = Limits()
-    method: Annotated[MethodT, tyro.conf.arg(name="search")] = None  # type: ignore[assignment]
+    method: Annotated[MethodT, tyro.conf.arg(name="")] = None  # type: ignore[assignment]
 
     def run(self) -> int:
         """Runs the search.
