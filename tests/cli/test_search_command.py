@@ -292,7 +292,12 @@ PARENTS = {"parents of 2": 2, "parents of 3": 3, "parents of 4": 6, "parents of 
     ("name", "cells", "shapes"),
     [
         ("darts", 3, {"normal": (1, 14, 7), "reduction": (1, 14, 7)}),
-        ("nasbench1shot1-s2", 1, {"operations": (1, 4, 3)} | {kind: (1, 1, sets) for kind, sets in PARENTS.items()}),
+        pytest.param(
+            "nasbench1shot1-s2",
+            1,
+            {"operations": (1, 4, 3)} | {kind: (1, 1, sets) for kind, sets in PARENTS.items()},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_search_in_other_spaces(tmp_path, name, cells, shapes):

@@ -23,6 +23,7 @@ def test_settings_are_compared_without_images(tmp_path):
     assert "with float32 of the same seed" in (tmp_path / "results" / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "images.npz", x=rng.integers(0, 256, (12, 8, 8, 3), np.uint8), y=np.arange(12) % 3)

@@ -142,6 +142,7 @@ def test_probes_are_added_until_the_tolerance_is_met(x64):
     assert bounded.stderr > 1e-9 * bounded.value
 
 
+@pytest.mark.slow
 def test_stopping_at_a_tolerance_keeps_what_it_promises(x64):
     """Over 200 keys the error is within 30% of the tolerance that was asked for."""
     case = ntk_cases.make("batch-statistics")[:3]

@@ -54,6 +54,7 @@ def test_an_evaluator_at_a_seed_hands_out_the_scores_of_that_seed(scored):
         assert row == pytest.approx(expected, rel=1e-4, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_several_probes_are_a_mean_whose_first_is_the_single_one():
     space = toys.TOYS[0]
     names = ["ntk-probe", "ntk-probe(probes=64)", "ntk-trace"]

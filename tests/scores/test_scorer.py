@@ -21,9 +21,18 @@ CELLS = (
 )
 
 
-@pytest.fixture(scope="module", params=["space", "blocks"])
+FEW = ("ntk-one-batch", "naswot", "zico", "params")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("space", FEW), ("blocks", tuple(scores.SCORES)),
+            pytest.param(("space", tuple(scores.SCORES)), marks=pytest.mark.slow)],
+    ids=["space-few", "blocks", "space"],
+)  # fmt: skip
 def scored(request):
-    scorer = scores.Scorer(SPACE, SOURCE, list(scores.SCORES), CONFIG, compilation=request.param)
+    compilation, names = request.param
+    scorer = scores.Scorer(SPACE, SOURCE, names, CONFIG, compilation=compilation)
     draw = scorer.draw(0)
     return draw, [scorer.score(draw, [SPACE.parse(cell)])[0] for cell in CELLS]
 
@@ -46,23 +55,25 @@ def test_every_score_is_that_of_the_derived_network(number, scored):
         return module.apply({"params": p}, x)
 
     x, y, got = draw.batch.x, draw.batch.y, scores[number]
-    ratio = ntk.participation_ratio(apply_fn, params, x, draw.key)
-    summed = ntk.spectrum(ntk.kernel(apply_fn, params, x, form="summed"))
     expected = {
-        "ntk-trace": ntk.trace(apply_fn, params, x).value,
-        "ntk-probe": ratio.trace,
-        "ntk-participation-ratio": ratio.ratio,
-        "ntk-one-batch": ntk.one_batch(apply_fn, params, x, y),
-        "ntk-per-sample": ntk.per_sample(apply_fn, params, x, y),
-        "ntk-effective-rank": summed.effective_rank,
-        "grad_norm": proxies.grad_norm(apply_fn, params, x, y),
-        "snip": proxies.snip(apply_fn, params, x, y),
-        "jacob_cov": proxies.jacob_cov(apply_fn, params, x),
-        "zico": proxies.zico(apply_fn, params, x, y),
-        "params": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "ntk-trace": lambda: ntk.trace(apply_fn, params, x).value,
+        "ntk-probe": lambda: ntk.participation_ratio(apply_fn, params, x, draw.key).trace,
+        "ntk-participation-ratio": lambda: ntk.participation_ratio(apply_fn, params, x, draw.key).ratio,
+        "ntk-one-batch": lambda: ntk.one_batch(apply_fn, params, x, y),
+        "ntk-per-sample": lambda: ntk.per_sample(apply_fn, params, x, y),
+        "grad_norm": lambda: proxies.grad_norm(apply_fn, params, x, y),
+        "snip": lambda: proxies.snip(apply_fn, params, x, y),
+        "jacob_cov": lambda: proxies.jacob_cov(apply_fn, params, x),
+        "zico": lambda: proxies.zico(apply_fn, params, x, y),
+        "params": lambda: sum(leaf.size for leaf in jax.tree.leaves(params)),
     }
-    for name, value in expected.items():
-        np.testing.assert_allclose(got[name], value, rtol=2e-3 if name in ("zico", "jacob_cov") else 1e-5, err_msg=name)
+    for name in expected.keys() & got.keys():
+        rtol = 2e-3 if name in ("zico", "jacob_cov") else 1e-5
+        np.testing.assert_allclose(got[name], expected[name](), rtol=rtol, err_msg=name)
+    if "synflow" not in got:
+        return
+    summed = ntk.spectrum(ntk.kernel(apply_fn, params, x, form="summed"))
+    np.testing.assert_allclose(got["ntk-effective-rank"], summed.effective_rank, rtol=1e-5)
     np.testing.assert_allclose(got["ntk-condition-number"], summed.condition_number, rtol=1e-2)
     np.testing.assert_allclose(got["grasp"], proxies.grasp(apply_fn, params, x, y), rtol=1e-3)
     with jax.enable_x64(True):
@@ -156,7 +167,7 @@ def test_several_at_once_and_several_devices_give_the_same():
     alone = scores.Scorer(SPACE, SOURCE, names, CONFIG)
     expected = [alone.score(alone.draw(1), [g])[0] for g in genotypes]
     mesh = jax.make_mesh((2,), ("architectures",), devices=jax.devices()[:2])
-    for options in ({"per_device": 4}, {"mesh": mesh}, {"mesh": mesh, "per_device": 2}):
+    for options in ({"per_device": 4}, {"mesh": mesh, "per_device": 2}):
         scorer = scores.Scorer(SPACE, SOURCE, names, CONFIG, **options)
         found = scorer.score(scorer.draw(1), genotypes)
         for a, b in zip(found, expected, strict=True):
@@ -223,7 +234,7 @@ def test_scores_of_the_darts_space():
 
 def test_loose_ends_have_no_part_in_a_score():
     """In NAS-Bench-1Shot1 the one-shot network computes blocks that nothing reads, the derived one does not."""
-    space, names = spaces.NASBench1Shot1(2), ("ntk-one-batch", "naswot", "fisher", "snip", "synflow", "params")
+    space, names = spaces.NASBench1Shot1(2), ("ntk-one-batch", "naswot", "synflow", "params")
     genotypes = [space.sample(jax.random.key(seed)) for seed in range(4)]
     assert any(len(space.nasbench101(genotype)[1]) < 6 for genotype in genotypes)
     config = scores.ScoreConfig(space.Size(2, 1), batch=4)

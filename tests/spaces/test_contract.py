@@ -25,7 +25,16 @@ CASES |= {
 }
 
 
-@pytest.fixture(params=sorted(CASES), scope="module")
+def cases():
+    """Every space; of several that differ in their settings alone, those after the first are for the slow run."""
+    seen = set()
+    for name, space in sorted(CASES.items()):
+        repeats = type(space) in seen and not isinstance(space, spaces.Restricted)
+        yield pytest.param(name, marks=[pytest.mark.slow] * repeats)
+        seen.add(type(space))
+
+
+@pytest.fixture(params=cases(), scope="module")
 def space(request):
     return CASES[request.param]
 
