@@ -126,7 +126,7 @@ def scored_report(
     """Returns the lines of the table: mean and standard deviation over seeds."""
     lines = [f"| strategy | networks | {' | '.join(DATA.values())} |", "| --- " * (len(DATA) + 2) + "|"]
     for name, found in accuracies.items():
-        networks = 800 if name == "nasi" else options.scored_evaluations
+        networks = search.NASI().steps if name == "nasi" else options.scored_evaluations
         figures = [f"{values.mean():.2f} ± {values.std(ddof=min(1, len(values) - 1)):.2f}" for values in found.values()]
         lines.append(f"| {name} | {networks} | {' | '.join(figures)} |")
     drawn = [f"{table[f'{data}_test'].mean():.2f} ± {table[f'{data}_test'].std():.2f}" for data in DATA]

@@ -102,9 +102,10 @@ def arguments(text: str, name: str, keys: tuple[str, ...], optional: tuple[str, 
 
 def _ordered(contents: ast.expr) -> ast.expr:
     """Returns the dictionary whose pairs an OrderedDict prints, which is as a dictionary from Python 3.12 on."""
-    if not isinstance(contents, ast.List | ast.Tuple):
+    listed = contents.elts if isinstance(contents, ast.List | ast.Tuple) else []
+    pairs = [pair.elts for pair in listed if isinstance(pair, ast.List | ast.Tuple) and len(pair.elts) == 2]
+    if not pairs or len(pairs) < len(listed):
         return contents
-    pairs = [pair.elts for pair in contents.elts if isinstance(pair, ast.List | ast.Tuple) and len(pair.elts) == 2]
     return ast.Dict([key for key, _ in pairs], [value for _, value in pairs])
 
 

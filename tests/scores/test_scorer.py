@@ -167,7 +167,7 @@ def test_several_at_once_and_several_devices_give_the_same():
     alone = scores.Scorer(SPACE, SOURCE, names, CONFIG)
     expected = [alone.score(alone.draw(1), [g])[0] for g in genotypes]
     mesh = jax.make_mesh((2,), ("architectures",), devices=jax.devices()[:2])
-    for options in ({"per_device": 4}, {"mesh": mesh, "per_device": 2}):
+    for options in ({"per_device": 4}, {"mesh": mesh}, {"mesh": mesh, "per_device": 2}):
         scorer = scores.Scorer(SPACE, SOURCE, names, CONFIG, **options)
         found = scorer.score(scorer.draw(1), genotypes)
         for a, b in zip(found, expected, strict=True):
@@ -234,7 +234,7 @@ def test_scores_of_the_darts_space():
 
 def test_loose_ends_have_no_part_in_a_score():
     """In NAS-Bench-1Shot1 the one-shot network computes blocks that nothing reads, the derived one does not."""
-    space, names = spaces.NASBench1Shot1(2), ("ntk-one-batch", "naswot", "synflow", "params")
+    space, names = spaces.NASBench1Shot1(2), ("ntk-one-batch", "naswot", "fisher", "snip", "synflow", "params")
     genotypes = [space.sample(jax.random.key(seed)) for seed in range(4)]
     assert any(len(space.nasbench101(genotype)[1]) < 6 for genotype in genotypes)
     config = scores.ScoreConfig(space.Size(2, 1), batch=4)

@@ -91,6 +91,13 @@ def test_a_genotype_in_many_notations(text):
     assert SPACE.parse(text) == spaces.DARTS_V2
 
 
+def test_an_ordered_dictionary_with_something_else_in_it_is_refused():
+    pairs = list(ast.literal_eval(ENTRIES.replace("range(2, 6)", "[2, 3, 4, 5]")).items())
+    for wrong in ([*pairs, 5], [*pairs, ("normal",)], []):
+        with pytest.raises(ValueError, match="genotype: expected"):
+            SPACE.parse(f"OrderedDict({wrong})")
+
+
 def test_inputs_that_are_not_in_rising_order_are_refused():
     for pair in ([1, 0], [1, 1]):
         genotype = spaces.DARTSGenotype(
