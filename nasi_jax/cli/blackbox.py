@@ -104,7 +104,7 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
             overwrite=verb.overwrite,
         )  # fmt: skip
         with folder:
-            latency = verb.latency if "latency_ms" in verb.limits.bounds else None
+            latency = verb.latency if "latency_ms" in verb.limits.opened().bounds else None
             costs = Costs(space, worth.outputs, latency=latency, file=verb.out / "latency.json")
             searches: dict[int, BlackBox] = {}
             ended = runs.run(
@@ -131,8 +131,8 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
         for seed in range(verb.seed, verb.seed + verb.seeds):
             evaluator, value = worth.at(seed, folder)
             searches[seed] = BlackBox(
-                jax.random.key(seed), self.strategy, space, evaluator, value, costs=costs, limits=verb.limits,
-                unique=unique, parallel=self.parallel or worth.parallel,
+                jax.random.key(seed), self.strategy, space, evaluator, value, costs=costs,
+                limits=verb.limits.opened(), unique=unique, parallel=self.parallel or worth.parallel,
             )  # fmt: skip
             told = [_evaluation(space, row, worth.names) for row in rows if row["seed"] == seed]
             best = max([best, *(e.value for e in told if not math.isnan(e.value))])

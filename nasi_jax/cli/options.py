@@ -11,6 +11,7 @@ import tyro
 
 from nasi_jax import data, spaces
 from nasi_jax.cli.inputs import data_identity
+from nasi_jax.scores import Limits
 from nasi_jax.spaces import SearchSpace
 
 _IMAGE_SIZE = 16
@@ -109,6 +110,29 @@ class SpaceOptions:
             ValueError: a name is unknown, or too little is left.
         """
         return spaces.restricted(spaces.get(self.name), self.forbid, self.fix)
+
+
+@dataclasses.dataclass(frozen=True)
+class LimitOptions:
+    """What an architecture may cost when it is trained, such as 60e6.
+
+    Attributes:
+        max_params: number of parameters.
+        max_flops: multiply-adds of convolutions and products for one example.
+        max_latency_ms: milliseconds that one example takes on the device at hand.
+    """
+
+    max_params: float | None = None
+    max_flops: float | None = None
+    max_latency_ms: float | None = None
+
+    def opened(self) -> Limits:
+        """Returns the limits.
+
+        Raises:
+            ValueError: a bound is no positive number.
+        """
+        return Limits(**dataclasses.asdict(self))
 
 
 def named_in(arguments: list[str], defaults: dict[str, str]) -> dict[str, str]:

@@ -60,11 +60,12 @@ class RelaxedOptions(Generic[SizeT]):
         """
         source = verb.data.source(space)
         search.check(space, source, self.strategy)
-        limited = verb.limits.bounds
+        limits = verb.limits.opened()
+        limited = limits.bounds
         latency = verb.latency if "latency_ms" in limited else None
         costs = Costs(space, source.outputs, latency=latency, file=verb.out / "latency.json")
         if latency is None:  # said before there is a folder, which times are kept in
-            search.most_likely(space, space.alphas(), verb.limits, costs, costs.linear(limited))
+            search.most_likely(space, space.alphas(), limits, costs, costs.linear(limited))
         keys = jax.vmap(jax.random.key)(verb.seed + np.arange(verb.seeds, dtype=np.uint32))
         opened = RunFolder.open(
             verb.out, "nasi search", settings, results=(RESULT,), leaves=_LEAVES, overwrite=verb.overwrite
@@ -82,7 +83,7 @@ class RelaxedOptions(Generic[SizeT]):
             )
 
             def selected(alphas: spaces.Alphas) -> Any:
-                return search.most_likely(space, alphas, verb.limits, costs, linear)
+                return search.most_likely(space, alphas, limits, costs, linear)
 
             text = _write_result(folder, space, settings, ended, verb.seed, selected, costs)
             folder.remove_checkpoint()

@@ -11,9 +11,9 @@ import tyro
 
 from nasi_jax import search, spaces
 from nasi_jax.cli.blackbox import BlackBoxOptions
-from nasi_jax.cli.options import DataOptions, SpaceOptions, named_in
+from nasi_jax.cli.options import DataOptions, LimitOptions, SpaceOptions, named_in
 from nasi_jax.cli.relaxed import RelaxedOptions
-from nasi_jax.scores import LatencyMethod, Limits, ScoreConfig
+from nasi_jax.scores import LatencyMethod, ScoreConfig
 from nasi_jax.spaces.text import unknown
 
 RELAXED = ("nasi",)
@@ -70,7 +70,7 @@ class Search(Generic[MethodT]):
     overwrite: bool = False
     space: SpaceOptions = SpaceOptions()
     data: DataOptions = DataOptions()
-    limits: Limits = Limits()
+    limits: LimitOptions = LimitOptions()
     method: Annotated[MethodT, tyro.conf.arg(name="")] = None  # type: ignore[assignment]
 
     def run(self) -> int:
@@ -101,7 +101,7 @@ class Search(Generic[MethodT]):
         return 0
 
     def _settings(self) -> dict[str, Any]:
-        settings = {name: getattr(self, name) for name in _SETTINGS} | {"limits": self.limits.bounds}
+        settings = {name: getattr(self, name) for name in _SETTINGS} | {"limits": self.limits.opened().bounds}
         return self.space.settings() | self.data.settings() | settings | self.method.settings()
 
 

@@ -124,6 +124,8 @@ def test_several_scores_have_one_value_whose_reference_is_kept(tmp_path):
     ("arguments", "message"),
     [
         (["--evaluations", "0"], "evaluations: expected a positive integer, got 0"),
+        (["--max-params", "0"], "max_params: expected a positive number, got 0.0"),
+        (["--max-flops", "nan"], "max_flops: expected a positive number, got nan"),
         (["--score", "zicoo"], "did you mean 'zico'"),
         (["--score", "zico(probes=2)"], "zico has no options"),
         (["--column", "accuracy"], "column: expected with --table"),
