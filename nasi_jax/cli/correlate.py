@@ -36,6 +36,7 @@ class Correlate:
             column arch and columns of accuracies.
         column: columns of the table to rank, in percent or as fractions: only the best of 100 is in their unit.
         missing: what becomes of architectures that the table does not have: an error, or they are dropped and counted.
+        repeated: what becomes of architectures that the table has in several rows: an error, or their mean counts.
         out: folder for table and plots.
         space: search space of the architectures.
         combine: further scores, each a sum of ranks of others, as in "zico+naswot".
@@ -47,6 +48,7 @@ class Correlate:
     table: pathlib.Path
     column: tuple[str, ...]
     missing: Literal["error", "drop"] = "error"
+    repeated: Literal["error", "mean"] = "error"
     out: pathlib.Path = pathlib.Path("correlation")
     space: str = "nasbench201"
     combine: tuple[str, ...] = ()
@@ -69,6 +71,7 @@ class Correlate:
         texts = list(dict.fromkeys(text for text, _ in rows))
         space = spaces.get(self.space)
         table = nasi_jax.tabular.Table.read(self.table, self.column)
+        table = table.merged(space) if self.repeated == "mean" else table
         asked = len(texts)
         texts = [text for text in texts if self.missing == "error" or table.row(space, text) is not None]
         truth = table.lookup(texts, space)

@@ -108,7 +108,7 @@ class ScoreVerb(Generic[SizeT]):
         index, count = self._shard()
         space = self.space.opened()
         devices = jax.devices()
-        several = len(devices) > 1 and self.compilation != "blocks"
+        several = len(devices) > 1 and self.compilation != "blocks" and space.one_shot
         mesh = jax.make_mesh((len(devices),), ("architectures",)) if several else None
         options: dict[str, Any] = {"compilation": self.compilation, "per_device": self.per_device, "mesh": mesh}
         source = self.data.source(space)

@@ -2,6 +2,7 @@
 
 from nasi_jax.nn.blocks import (
     BatchNorm,
+    ConvNormReLU,
     ConvNormWeights,
     FactorizedReduction,
     ReLUConvNorm,
@@ -42,6 +43,7 @@ __all__ = [
     "USED_PARAMETERS",
     "BatchNorm",
     "Conv",
+    "ConvNormReLU",
     "ConvNormWeights",
     "Dense",
     "FactorizedReduction",

@@ -417,6 +417,27 @@ class FactorizedReduction(nn.Module):
         return BatchNorm(self.style, name="norm")(jnp.concatenate(halves, axis=-1))
 
 
+class ConvNormReLU(nn.Module):
+    """A convolution, batch normalisation, ReLU: the order of NAS-Bench-101.
+
+    Attributes:
+        features: output channels.
+        window: height and width of the kernel.
+        style: see `nasi_jax.nn.Style`.
+    """
+
+    features: int
+    window: int
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, uses: jax.Array | float = 1.0) -> jax.Array:
+        """Maps (batch, height, width, channels) to (batch, height, width, features); for `uses` see `observe`."""
+        y = BatchNorm(self.style, name="norm")(Conv(self.features, self.window, style=self.style, name="conv")(x))
+        observe(self, "relu", y, uses)
+        return nn.relu(y)
+
+
 class ResidualReduction(nn.Module):
     """A residual block that halves the image, as between the stages of NAS-Bench-201.
 

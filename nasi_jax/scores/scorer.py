@@ -23,7 +23,7 @@ from nasi_jax.nn import USED_PARAMETERS, Style
 from nasi_jax.programs import choose_execution, compiler_options
 from nasi_jax.scores.catalogue import Candidate, score
 from nasi_jax.scores.costs import Counter
-from nasi_jax.spaces import SearchSpace, Weights, restrict
+from nasi_jax.spaces import SearchSpace, Weights, no_one_shot, restrict
 
 SizeT = TypeVar("SizeT")
 
@@ -61,7 +61,7 @@ names, so that none is computed in vain, and several calls run side by side: one
 
 ``"blocks"``: one block of the network, such as a convolution with its ReLU and normalisation. The derived network of an
 architecture is a sequence of these, none of which is computed in vain, and architectures share the programs. On a CPU
-this is the faster one for spaces whose program does not branch.
+this is the faster one for spaces whose program does not branch, and the only one for spaces without a one-shot network.
 """
 
 
@@ -72,7 +72,13 @@ _MOST_CALLS = 16  # side by side, each with the memory of a network's gradient
 
 
 class Draw(NamedTuple):
-    """What all architectures of one seed share: the one-shot network's parameters, a batch, and a key for probes."""
+    """What all architectures of one seed share.
+
+    Attributes:
+        params: the one-shot network's parameters; where the space has none, the key of those of every architecture.
+        batch: the batch.
+        key: a key for probes.
+    """
 
     params: Any
     batch: Batch
@@ -83,7 +89,7 @@ class Scorer:
     """Scores architectures of one space at one size.
 
     Each architecture uses its own part of the one-shot network's parameters, which is what its derived network would
-    draw from the same key.
+    draw from the same key, and does draw where there is no one-shot network.
 
     Attributes:
         names: the scores that are computed.
@@ -130,12 +136,16 @@ class Scorer:
             raise ValueError(f"per_device: expected a positive integer, got {per_device}")
         source.check_batch(config.batch)
         size = space.Size() if config.size is None else config.size
-        capabilities = space.network(None, size, source.outputs).capabilities
+        some = None if space.one_shot else space.at(0)
+        capabilities = space.network(some, size, source.outputs).capabilities
         if compilation not in (None, *get_args(Compilation)):
             raise ValueError(f"compilation: expected one of {get_args(Compilation)}, got {compilation!r}")
         if compilation == "blocks" and (per_device > 1 or mesh is not None):
             raise ValueError("compilation: expected 'space' for several architectures at once, got 'blocks'")
+        if not space.one_shot and (compilation == "space" or per_device > 1 or mesh is not None):
+            raise ValueError(f"compilation: expected 'blocks' and one architecture at once; {no_one_shot(space)}")
         blocks = compilation == "blocks" if compilation is not None or mesh is not None else None
+        blocks = True if not space.one_shot else blocks
         execution = choose_execution("score", capabilities, together=per_device > 1, blocks=blocks)
         self.compilation: Compilation = "blocks" if execution.blocks else "space"
         self.names, self._at_once = tuple(names), per_device * (1 if mesh is None else mesh.size)
@@ -159,19 +169,29 @@ class Scorer:
         batch = self._source.batch(batch_key, self._config.batch)
         # hundreds of draws by the default generator take longer
         params_key = jax.random.key(jax.random.bits(params_key), impl="unsafe_rbg")
-        one_shot = self._network(None, style=self._config.style)
-        inputs = data.shapes(self._source, 2).x, jax.eval_shape(self._space.alphas)
+        if not self._space.one_shot:
+            return Draw(params_key, batch, probe_key)
+
+        def compile_meanwhile(shapes: Any) -> None:
+            if self._compiling is None and self.compilation == "space":
+                threads = ThreadPoolExecutor(1)
+                self._compiling = threads.submit(self._compile, Draw(shapes, batch, probe_key), _is_wide())
+                threads.shutdown(wait=False)
+
+        return Draw(self._initial(None, params_key, compile_meanwhile), batch, probe_key)
+
+    def _initial(self, genotype: Any, key: jax.Array, meanwhile: Callable[[Any], None] = lambda _: None) -> Any:
+        """Draws the parameters of a genotype or of the one-shot network; calls `meanwhile` with their shapes."""
+        network = self._network(genotype, style=self._config.style)
+        inputs = (data.shapes(self._source, 2).x,)
+        inputs += (jax.eval_shape(self._space.alphas),) if genotype is None else ()
 
         def initial(key: jax.Array) -> Any:
-            return one_shot.lazy_init(key, *inputs)["params"]
+            return network.lazy_init(key, *inputs)["params"]
 
-        draws, shapes = jax.make_jaxpr(initial, return_shape=True)(params_key)
-        if self._compiling is None and self.compilation == "space":
-            threads = ThreadPoolExecutor(1)
-            self._compiling = threads.submit(self._compile, Draw(shapes, batch, probe_key), _is_wide())
-            threads.shutdown(wait=False)
-        params = jax.tree.unflatten(jax.tree.structure(shapes), jaxpr_as_fun(draws)(params_key))
-        return Draw(params, batch, probe_key)
+        draws, shapes = jax.make_jaxpr(initial, return_shape=True)(key)
+        meanwhile(shapes)
+        return jax.tree.unflatten(jax.tree.structure(shapes), jaxpr_as_fun(draws)(key))
 
     def score(self, draw: Draw, genotypes: Iterable[Any]) -> list[dict[str, float]]:
         """Scores some architectures; see `stream`."""
@@ -219,6 +239,10 @@ class Scorer:
         return jax.block_until_ready(self._call(*arguments))
 
     def _call(self, double: bool, wide: bool, architectures: Any, draw: Draw) -> dict[str, jax.Array]:
+        if not self._space.one_shot:
+            with jax.enable_x64(wide):
+                params = self._initial(architectures, draw.params)
+            draw = draw._replace(params=_widened(params) if double else params)
         with jax.enable_x64(wide or double):
             return self._compute[double](_widened(architectures) if double else architectures, draw)
 
@@ -274,7 +298,7 @@ class Scorer:
             return apply({"params": params}, x, dataclasses.replace(style, normalisation="fixed"))
 
         params, (x, y) = draw.params, draw.batch
-        if blocks:
+        if blocks and self._space.one_shot:
             # outside of jit the gradients of parameters that an architecture lacks would be computed, as zeros
             used = jax.eval_shape(lambda: apply({"params": params}, x, mutable=[USED_PARAMETERS])[1])
             params = restrict(params, used[USED_PARAMETERS])

@@ -1,16 +1,30 @@
 """Search spaces: what can be chosen, and the Flax networks of what was chosen."""
 
-from nasi_jax.spaces.base import Alphas, Edge, Genotype, Network, SearchSpace, Weights, from_json, restrict, to_json
+from nasi_jax.spaces.base import (
+    Alphas,
+    Edge,
+    Genotype,
+    Network,
+    SearchSpace,
+    Weights,
+    from_json,
+    no_one_shot,
+    restrict,
+    to_json,
+)
 from nasi_jax.spaces.darts import DARTS, DARTS_V1, DARTS_V2, DARTSGenotype
 from nasi_jax.spaces.darts_network import DARTSNetwork, DARTSSize
 from nasi_jax.spaces.nasbench1shot1 import NASBench1Shot1, NASBench1Shot1Genotype
 from nasi_jax.spaces.nasbench1shot1_network import NASBench1Shot1Network, NASBench1Shot1Size
+from nasi_jax.spaces.nasbench101 import NASBench101, NASBench101Genotype
+from nasi_jax.spaces.nasbench101_network import NASBench101Network, NASBench101Size
 from nasi_jax.spaces.nasbench201 import NASBench201, NASBench201Genotype, NASBench201Network, NASBench201Size
 from nasi_jax.spaces.restricted import IMPOSSIBLE, Restricted, restricted
 from nasi_jax.spaces.text import unknown
 
 _SPACES: tuple[SearchSpace, ...] = (
     NASBench201(),
+    NASBench101(),
     *(NASBench1Shot1(number) for number in (1, 2, 3)),
     DARTS(),
     DARTS(none=True),
@@ -46,6 +60,10 @@ __all__ = [
     "NASBench1Shot1Genotype",
     "NASBench1Shot1Network",
     "NASBench1Shot1Size",
+    "NASBench101",
+    "NASBench101Genotype",
+    "NASBench101Network",
+    "NASBench101Size",
     "NASBench201",
     "NASBench201Genotype",
     "NASBench201Network",
@@ -56,6 +74,7 @@ __all__ = [
     "Weights",
     "from_json",
     "get",
+    "no_one_shot",
     "restrict",
     "restricted",
     "to_json",

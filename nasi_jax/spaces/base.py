@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
@@ -91,12 +91,14 @@ class SearchSpace(Protocol):
         operations: names of the operations, for drawings.
         edges: for each kind of choice, such as the edges of a cell, a name for each row of `alphas`.
         choices: for each kind a name for each column of `alphas`, which are operations for edges.
+        one_shot: whether there is a network of all architectures at once. Without, each has parameters of its own.
         additive: whether parameters and multiply-adds are sums over the rows, each of its own choice alone.
         Size: the space's own sizes, a frozen dataclass; its defaults are those of the published networks.
         search_size: the smaller size of a search by default, for minutes on two cores.
         evaluation_size: the size at which what was chosen is trained, and at which its costs are counted.
     """
 
+    one_shot: ClassVar[bool] = True
     Size: ClassVar[type]
     search_size: ClassVar[Any]
     evaluation_size: ClassVar[Any]
@@ -237,14 +239,15 @@ class SearchSpace(Protocol):
         `restrict` maps one into the other, and at `encode(genotype)` both are the same function.
 
         Args:
-            genotype: a concrete architecture; None for the network of all of them, called as `module(x, weights)`.
+            genotype: a concrete architecture; None for the network of all of them, called as `module(x, weights)`,
+                where the space is `one_shot`.
             size: a `Size` of the space.
             outputs: number of outputs.
             style: what all layers share.
             execution: how the program runs.
 
         Raises:
-            ValueError: a size is out of range.
+            ValueError: a size is out of range, or the space has no one-shot network.
         """
         ...
 
@@ -256,13 +259,27 @@ class SearchSpace(Protocol):
         """Writes a genotype in the field's own notation."""
         ...
 
+    def listed(self, genotype: Any) -> str:
+        """Returns the text that is equal for genotypes which are one entry of the space's benchmark."""
+        return self.format(genotype)
+
+    @property
+    def notations(self) -> dict[str, Callable[[Any], str]]:
+        """Other notations of the field, by name, each as a function that writes a genotype; `parse` reads them."""
+        return {}
+
     def parse(self, text: str) -> Any:
-        """Reads what `format` writes.
+        """Reads what `format` and `notations` write.
 
         Raises:
             ValueError: the text is not a genotype of this space; the message says where it departs.
         """
         ...
+
+
+def no_one_shot(space: SearchSpace) -> str:
+    """Says, to whoever needs a one-shot network, that a space has none."""
+    return f"space: expected one with a one-shot network, whose parameters architectures share; {space.name} has none"
 
 
 def restrict(parameters: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:

@@ -14,19 +14,18 @@ from flax import struct
 from nasi_jax.data import Gaussian
 from nasi_jax.nn import Style
 from nasi_jax.programs import Execution
-from nasi_jax.spaces import text as text_form
+from nasi_jax.spaces import nasbench101_text
 from nasi_jax.spaces.base import Alphas, Edge, Genotype, SearchSpace, Weights, checked
 from nasi_jax.spaces.nasbench1shot1_network import (
-    OPERATIONS,
     Choices,
     NASBench1Shot1Network,
     NASBench1Shot1Size,
     parents_of,
 )
+from nasi_jax.spaces.nasbench101_text import INPUT, OPERATIONS, OUTPUT, ModelSpec
 
 _NUMBERS = {1: (1, 2, 2, 2, 2), 2: (1, 1, 2, 2, 3), 3: (1, 1, 1, 2, 2, 2)}
 """How many nodes each choice block and the output read."""
-_INPUT, _OUTPUT = "input", "output"
 
 
 @struct.dataclass(eq=False)
@@ -139,11 +138,9 @@ class NASBench1Shot1(SearchSpace):
         return {kind: jnp.zeros((len(self.edges[kind]), len(names))) for kind, names in self.choices.items()}
 
     def canonical(self, genotype: NASBench1Shot1Genotype) -> str:
-        """Writes the first, by the alphabet, of the NAS-Bench-101 cells that differ in the order of blocks alone."""
+        """Writes the canonical one of the NAS-Bench-101 cells that differ in the order of blocks alone."""
         matrix, operations = self.nasbench101(genotype)
-        orders = [[0, *order, len(matrix) - 1] for order in itertools.permutations(range(1, len(matrix) - 1))]
-        same = [(matrix[np.ix_(order, order)], [operations[i] for i in order]) for order in orders]
-        return min(_format(*cell) for cell in same if not np.tril(cell[0]).any())
+        return ModelSpec(matrix, tuple(operations)).canonical().model_spec()
 
     def encode(self, genotype: NASBench1Shot1Genotype) -> Weights:
         """Returns a one in each row."""
@@ -170,7 +167,7 @@ class NASBench1Shot1(SearchSpace):
         labels = (*cell.operations, "")
         return {
             "cell": [
-                Edge(_name(parent), _name(node) if node < self._output else _OUTPUT, labels[node - 1])
+                Edge(_name(parent), _name(node) if node < self._output else OUTPUT, labels[node - 1])
                 for node, parents in enumerate(cell.parents, start=1)
                 for parent in parents
             ]
@@ -187,13 +184,13 @@ class NASBench1Shot1(SearchSpace):
             to "output".
         """
         cell = self._choices(genotype)
-        used = sorted(cell.used | {0})
-        return self._matrix(cell)[np.ix_(used, used)], [(_INPUT, *cell.operations, _OUTPUT)[node] for node in used]
+        used, whole = sorted(cell.used | {0}), self._spec(cell)
+        return whole.matrix[np.ix_(used, used)], [whole.operations[node] for node in used]
 
     def format(self, genotype: NASBench1Shot1Genotype) -> str:
         """Writes NAS-Bench-101's form, with blocks that nothing reads."""
         cell = self._choices(genotype)
-        return _format(self._matrix(cell), [_INPUT, *cell.operations, _OUTPUT])
+        return self._spec(cell).model_spec()
 
     def parse(self, text: str) -> NASBench1Shot1Genotype:
         """Reads NAS-Bench-101's form, without evaluating it.
@@ -207,34 +204,16 @@ class NASBench1Shot1(SearchSpace):
         Raises:
             ValueError: `text` is malformed, or the cell is not one of this space.
         """
-        found = text_form.arguments(text, "ModelSpec", ("matrix", "ops"))
-        operations = text_form.literal("ops", found["ops"], "as a list of names")
-        blocks = self._output - 1
-        if not isinstance(operations, list) or len(operations) != blocks + 2:
-            raise ValueError(f"genotype: expected ops as a list of {blocks + 2} names, got {operations!r}")
-        if (operations[0], operations[-1]) != (_INPUT, _OUTPUT):
-            raise ValueError(f"genotype: expected ops from 'input' to 'output', got {operations!r}")
-        for operation in operations[1:-1]:
-            if operation not in OPERATIONS:
-                raise ValueError(f"genotype: expected an operation of {OPERATIONS} in ops, got {operation!r}")
-        matrix = text_form.literal("matrix", found["matrix"], "as a list of rows")
-        side = blocks + 2
-        rows = matrix if isinstance(matrix, list) else []
-        if len(rows) != side or any(not isinstance(row, list) or len(row) != side for row in rows):
-            raise ValueError(f"genotype: expected matrix as {side} rows of {side} numbers, got {matrix!r}")
-        if any(type(entry) is not int or entry not in (0, 1) for row in rows for entry in row):
-            raise ValueError(f"genotype: expected a matrix of zeros and ones, got {matrix!r}")
+        spec, _ = nasbench101_text.parse(text, (self._output + 1,))
         parents = []
         for node, sets in enumerate(self._sets, start=1):
-            chosen = tuple(i for i in range(side) if rows[i][node])
+            chosen = tuple(np.flatnonzero(spec.matrix[:, node]).tolist())
             if chosen not in sets:
                 raise ValueError(
                     f"genotype: expected node {node} of the matrix to read {len(sets[0])} earlier ones, got {chosen}"
                 )
             parents.append(sets.index(chosen))
-        if any(row[0] for row in rows):
-            raise ValueError("genotype: expected a matrix whose node 0 reads none, got a one in its first column")
-        indices = [OPERATIONS.index(operation) for operation in operations[1:-1]]
+        indices = [OPERATIONS.index(operation) for operation in spec.operations[1:-1]]
         return self.from_decisions(jnp.array([*indices, *parents], jnp.int32))
 
     def noise(self, outputs: int = 10) -> Gaussian:
@@ -271,16 +250,12 @@ class NASBench1Shot1(SearchSpace):
             tuple(sets[i] for sets, i in zip(self._sets, genotype.parents, strict=True)),
         )
 
-    def _matrix(self, cell: Choices) -> np.ndarray:
+    def _spec(self, cell: Choices) -> ModelSpec:
         matrix = np.zeros((self._output + 1, self._output + 1), int)
         for node, parents in enumerate(cell.parents, start=1):
             matrix[list(parents), node] = 1
-        return matrix
+        return ModelSpec(matrix, (INPUT, *cell.operations, OUTPUT))
 
 
 def _name(node: int) -> str:
-    return str(node) if node else _INPUT
-
-
-def _format(matrix: np.ndarray, operations: list[str]) -> str:
-    return f"ModelSpec(matrix={matrix.tolist()}, ops={operations})"
+    return str(node) if node else INPUT

@@ -13,7 +13,7 @@ from flax import linen as nn
 from nasi_jax.nn import (
     RELU_GAIN,
     BatchNorm,
-    Conv,
+    ConvNormReLU,
     Dense,
     Style,
     as_block,
@@ -23,9 +23,7 @@ from nasi_jax.nn import (
 )
 from nasi_jax.programs import Execution, max_pool
 from nasi_jax.spaces.base import Network, Weights, check_images, check_positive
-
-OPERATIONS = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")
-"""Operations of a choice block, by NAS-Bench-101's names, in the order of NAS-Bench-1Shot1's code."""
+from nasi_jax.spaces.nasbench101_text import OPERATIONS
 
 STACKS = 3
 _WINDOWS = {"conv3x3-bn-relu": 3, "conv1x1-bn-relu": 1}
@@ -49,27 +47,6 @@ class Choices(NamedTuple):
         for node in range(len(self.parents), 0, -1):
             found |= set(self.parents[node - 1]) if node in found else set()
         return found
-
-
-class ConvNormReLU(nn.Module):
-    """A convolution, batch normalisation, ReLU: the order of NAS-Bench-101.
-
-    Attributes:
-        features: output channels.
-        window: height and width of the kernel.
-        style: see `nasi_jax.nn.Style`.
-    """
-
-    features: int
-    window: int
-    style: Style = Style()
-
-    @nn.compact
-    def __call__(self, x: jax.Array, uses: jax.Array | float = 1.0) -> jax.Array:
-        """Maps (batch, height, width, channels) to (batch, height, width, features); for `uses` see `observe`."""
-        y = BatchNorm(self.style, name="norm")(Conv(self.features, self.window, style=self.style, name="conv")(x))
-        observe(self, "relu", y, uses)
-        return nn.relu(y)
 
 
 class Block(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -174,6 +174,11 @@ class Restricted(SearchSpace):
         return self.space.evaluation_size
 
     @property
+    def one_shot(self) -> bool:  # type: ignore[override]
+        """Whether the space has a one-shot network."""
+        return self.space.one_shot
+
+    @property
     def operations(self) -> tuple[str, ...]:
         """Names of the space's operations."""
         return self.space.operations
@@ -270,6 +275,15 @@ class Restricted(SearchSpace):
     def format(self, genotype: Any) -> str:
         """Writes a genotype as the space does."""
         return self.space.format(genotype)
+
+    def listed(self, genotype: Any) -> str:
+        """Names the entry of a genotype as the space does."""
+        return self.space.listed(genotype)
+
+    @property
+    def notations(self) -> dict[str, Callable[[Any], str]]:
+        """The space's notations."""
+        return self.space.notations
 
     def parse(self, text: str) -> Any:
         """Reads what the space reads.

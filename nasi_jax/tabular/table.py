@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -78,11 +79,11 @@ class Table:
         """
         if text in self.rows:
             return self.rows[text]
-        return self.rows_of(space).get(space.format(space.parse(text)))
+        return self.rows_of(space).get(space.listed(space.parse(text)))
 
     @functools.lru_cache(maxsize=4)  # noqa: B019
     def rows_of(self, space: SearchSpace) -> dict[str, int]:
-        """Returns the rows of the architectures of a space, by the text that the space writes; others are left out.
+        """Returns the rows of the architectures of a space, by `SearchSpace.listed`; others are left out.
 
         Args:
             space: the space.
@@ -93,12 +94,30 @@ class Table:
         rows: dict[str, int] = {}
         for text, row in self.rows.items():
             try:
-                written = space.format(space.parse(text))
+                written = space.listed(space.parse(text))
             except ValueError:
                 continue
             if rows.setdefault(written, row) != row:
                 raise ValueError(f"table: expected every architecture once, {text!r} is {written!r} again")
         return rows
+
+    def merged(self, space: SearchSpace) -> Table:
+        """Returns the table with every architecture of a space once, with the means of its finite figures.
+
+        Args:
+            space: reads notations and says which of them are one architecture, see `SearchSpace.listed`. Rows that are
+                none of its architectures are left out.
+
+        Returns:
+            The table, by the texts of `SearchSpace.listed`.
+        """
+        groups: dict[str, list[int]] = {}
+        for text, row in self.rows.items():
+            with contextlib.suppress(ValueError):
+                groups.setdefault(space.listed(space.parse(text)), []).append(row)
+        members = list(groups.values())
+        means = {name: np.array([_mean(column[group]) for group in members]) for name, column in self.columns.items()}
+        return Table({text: i for i, text in enumerate(groups)}, means)
 
     def lookup(self, architectures: Sequence[str], space: SearchSpace | None = None) -> dict[str, np.ndarray]:
         """Returns every column's values for some architectures.
@@ -176,6 +195,12 @@ def _text(path: pathlib.Path, argument: str) -> str:
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{argument}: cannot read {str(path)!r}: {reason}") from error
+
+
+def _mean(figures: np.ndarray) -> float:
+    """Returns the mean of the finite ones, NaN where there are none."""
+    known = figures[np.isfinite(figures)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def _number(cell: str) -> float:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toys
 from flax import linen as nn
 
 from nasi_jax import data, ntk, proxies, scores, spaces
@@ -147,10 +148,11 @@ def test_scores_side_by_side_come_in_turn_and_not_long_before_they_are_asked_for
 
 @pytest.mark.parametrize("space", spaces.SPACES.values(), ids=spaces.SPACES)
 def test_by_default_no_operation_is_computed_in_vain_on_a_cpu(space):
-    arguments = (space, data.Gaussian((16, 16, 3)), ("naswot",), scores.ScoreConfig(space.Size(2, 3), 2))
-    branches = "branches" in space.network(None, space.Size(), 1).capabilities
+    arguments = (space, toys.small_noise(space), ("naswot",), scores.ScoreConfig(toys.smallest(space), 2))
+    branches = "branches" in space.network(space.at(0), space.Size(), 1).capabilities
     assert scores.Scorer(*arguments).compilation == ("space" if branches else "blocks")
-    assert scores.Scorer(*arguments, per_device=2).compilation == "space"
+    if space.one_shot:
+        assert scores.Scorer(*arguments, per_device=2).compilation == "space"
 
 
 def test_a_disconnected_cell_has_the_trace_of_its_head():

@@ -13,7 +13,7 @@ import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nasi_jax import data, spaces
+from nasi_jax import data, scores, search, spaces
 from nasi_jax.nn import RUNNING_STATISTICS, Style
 from nasi_jax.programs import Execution
 
@@ -45,6 +45,13 @@ def network(space):
     if isinstance(space, spaces.Restricted) and space.space not in toys.TOYS:
         pytest.skip("its networks are those of the space")
     return functools.partial(space.network, size=toys.smallest(space), outputs=3)
+
+
+@pytest.fixture
+def one_shot(space):
+    """Whether there is a network of all architectures: what is said of it does not hold for other spaces."""
+    if not space.one_shot:
+        pytest.skip(f"{space.name} has no one-shot network")
 
 
 def inputs(space, count, seed=0):
@@ -280,12 +287,12 @@ def test_malformed_text_is_refused(space, text):
 
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_one_shot_at_one_hot_weights_is_the_derived_network(space, network, seed, affine, x64):
+def test_one_shot_at_one_hot_weights_is_the_derived_network(one_shot, space, network, seed, affine, x64):
     genotype, style = draw(space, seed), Style(affine)
-    one_shot, derived = (network(g, style=style) for g in (None, genotype))
+    whole, derived = (network(g, style=style) for g in (None, genotype))
     x = inputs(space, 3, seed)
     weights = jax.tree.map(lambda w: w.astype(jnp.float64), space.encode(genotype))
-    parameters = one_shot.init(jax.random.key(seed), x, weights)["params"]
+    parameters = whole.init(jax.random.key(seed), x, weights)["params"]
     like = jax.eval_shape(derived.init, jax.random.key(0), x)["params"]
     expected = derived.apply({"params": spaces.restrict(parameters, like)}, x)
     assert expected.shape == (3, 3)
@@ -295,7 +302,7 @@ def test_one_shot_at_one_hot_weights_is_the_derived_network(space, network, seed
         np.testing.assert_allclose(outputs, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_programs_branch_where_the_network_says_so(space, network):
+def test_programs_branch_where_the_network_says_so(one_shot, space, network):
     module = network(None, style=Style(affine=False), execution=Execution("branches"))
     x, weights = inputs(space, 2), space.encode(draw(space, 0))
     parameters = jax.eval_shape(module.init, jax.random.key(0), x, weights)
@@ -303,7 +310,7 @@ def test_programs_branch_where_the_network_says_so(space, network):
     assert ("branches=" in program) == ("branches" in module.capabilities)
 
 
-def test_derived_parameters_are_drawn_like_the_one_shot_ones(space, network):
+def test_derived_parameters_are_drawn_like_the_one_shot_ones(one_shot, space, network):
     """Same names and shapes, hence the same draws: a derived network is a part of the one-shot network."""
     genotype, x, style = draw(space, 4), inputs(space, 2), Style(affine=False)
     derived = network(genotype, style=style).init(jax.random.key(0), x)["params"]
@@ -316,9 +323,9 @@ def test_the_noise_fits_the_published_size_and_that_of_a_search(space):
     noise = space.noise(7)
     noise.check_batch(2)
     for size in (space.Size(), space.search_size):
-        one_shot = space.network(None, size, noise.outputs)
-        x = data.shapes(noise, 2).x
-        outputs, _ = jax.eval_shape(one_shot.init_with_output, jax.random.key(0), x, space.alphas())
+        genotype, more = (None, (space.alphas(),)) if space.one_shot else (draw(space, 0), ())
+        module = space.network(genotype, size, noise.outputs)
+        outputs, _ = jax.eval_shape(module.init_with_output, jax.random.key(0), data.shapes(noise, 2).x, *more)
         assert outputs.shape == (2, 7)
     with pytest.raises(ValueError, match="batch: expected"):
         noise.check_batch(0)
@@ -335,7 +342,31 @@ def test_bad_sizes_are_refused(space):
             with pytest.raises(ValueError, match=f"{field.name}: expected"):
                 space.Size(**{field.name: 0})
     with pytest.raises(ValueError, match="outputs: expected"):
-        space.network(None, space.Size(), 0)
+        space.network(draw(space, 0), space.Size(), 0)
+
+
+def test_who_needs_a_one_shot_network_is_told_where_there_is_none(space, network):
+    if space.one_shot:
+        assert network(None).capabilities == network(draw(space, 0)).capabilities
+        return
+    noise, strategy = toys.small_noise(space), search.NASI(size=toys.smallest(space), batch=2)
+    scored = ["naswot"], scores.ScoreConfig(toys.smallest(space), 2)
+    for use in (
+        lambda: network(None),
+        lambda: search.check(space, noise, strategy),
+        lambda: scores.Scorer(space, noise, *scored, compilation="space"),
+        lambda: scores.Scorer(space, noise, *scored, per_device=2),
+    ):
+        with pytest.raises(ValueError, match="expected one with a one-shot network"):
+            use()
+
+
+def test_other_notations_name_the_same_architecture(space):
+    for write in space.notations.values():
+        for seed in range(5):
+            genotype = draw(space, seed)
+            assert space.canonical(space.parse(write(genotype))) == space.canonical(genotype)
+            assert space.listed(space.parse(write(genotype))) == space.listed(genotype)
 
 
 def test_inputs_of_another_kind_are_refused(space, network):
