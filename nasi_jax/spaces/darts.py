@@ -15,6 +15,7 @@ from flax import struct
 from nasi_jax.data import Gaussian
 from nasi_jax.nn import Style
 from nasi_jax.programs import Execution
+from nasi_jax.spaces import nasbench301_text
 from nasi_jax.spaces import text as text_form
 from nasi_jax.spaces.base import Alphas, Edge, Genotype, SearchSpace, Weights, checked
 from nasi_jax.spaces.darts_network import EDGES, KINDS, NODES, OPERATIONS, DARTSNetwork, DARTSSize
@@ -210,8 +211,9 @@ class DARTS(SearchSpace):
             text: see the class. The edges of a cell may be in a list for each node, as pt.darts prints them, and have
                 weights after their inputs, as GDAS prints them. A pair of
                 cells alone is read too; where its edges are pairs of numbers, they are (input, operation) as in
-                NASLib's tables of NAS-Bench-301, with operations counted in the order of `OPERATIONS`. A name, and what
-                a logger writes, may come before.
+                NASLib's tables of NAS-Bench-301, with operations counted in the order of `OPERATIONS`. A configuration
+                of NAS-Bench-301, a dictionary of edge_normal_0 and so on, is another form. A name, and what a logger
+                writes, may come before.
 
         Returns:
             Both cells.
@@ -220,6 +222,8 @@ class DARTS(SearchSpace):
             ValueError: `text` is malformed, or a cell is not one of this space.
         """
         pair = text_form.expression(text, "Genotype")
+        if (configured := nasbench301_text.cells(pair)) is not None:
+            return self.parse(_text(*map(str, configured)))
         if isinstance(pair, ast.List | ast.Tuple) and len(pair.elts) == 2:
             cells, numbers = dict(zip(_CELL_KEYS, pair.elts, strict=True)), True
         else:
