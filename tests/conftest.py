@@ -1,3 +1,4 @@
+import importlib.metadata
 import os
 import pathlib
 import tempfile
@@ -10,6 +11,9 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_force_host_platform_device_count=8"
     + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
+# the older emitters compile in a third of the time; the option is refused where it is gone, from jaxlib 0.11 on
+if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 # compiled once for all processes of a run, and not kept in the user's folder
 if "PYTEST_XDIST_WORKER" not in os.environ:
     COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
