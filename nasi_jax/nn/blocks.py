@@ -407,10 +407,20 @@ class FactorizedReduction(nn.Module):
     style: Style = Style()
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (batch, height, width, channels) to (batch, height / 2, width / 2, features), even sizes."""
-        observe(self, "relu", x)
+    def __call__(self, x: jax.Array, uses: jax.Array | float = 1.0) -> jax.Array:
+        """Halves images.
+
+        Args:
+            x: (batch, height, width, channels); sides that are odd get a row or column of zeros.
+            uses: see `observe`.
+
+        Returns:
+            (batch, ceil(height / 2), ceil(width / 2), features).
+        """
+        observe(self, "relu", x, uses)
         x = nn.relu(x)
+        if x.shape[1] % 2 or x.shape[2] % 2:
+            x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
         halves = [
             Conv(self.features // 2, 1, RELU_GAIN, self.style, 2, name=f"conv_{i}")(x[:, i:, i:]) for i in range(2)
         ]

@@ -18,14 +18,17 @@ from nasi_jax.spaces.nasbench1shot1 import NASBench1Shot1, NASBench1Shot1Genotyp
 from nasi_jax.spaces.nasbench1shot1_network import NASBench1Shot1Network, NASBench1Shot1Size
 from nasi_jax.spaces.nasbench101 import NASBench101, NASBench101Genotype
 from nasi_jax.spaces.nasbench101_network import NASBench101Network, NASBench101Size
-from nasi_jax.spaces.nasbench201 import NASBench201, NASBench201Genotype, NASBench201Network, NASBench201Size
+from nasi_jax.spaces.nasbench201 import NASBench201, NASBench201Genotype
+from nasi_jax.spaces.nasbench201_network import NASBench201Network, NASBench201Size
 from nasi_jax.spaces.restricted import IMPOSSIBLE, Restricted, restricted
 from nasi_jax.spaces.text import unknown
+from nasi_jax.spaces.transnas import TransNASGenotype, TransNASMicro, TransNASNetwork, TransNASSize
 
 _SPACES: tuple[SearchSpace, ...] = (
     NASBench201(),
     NASBench101(),
     *(NASBench1Shot1(number) for number in (1, 2, 3)),
+    TransNASMicro(),
     DARTS(),
     DARTS(none=True),
 )
@@ -71,6 +74,10 @@ __all__ = [
     "Network",
     "Restricted",
     "SearchSpace",
+    "TransNASGenotype",
+    "TransNASMicro",
+    "TransNASNetwork",
+    "TransNASSize",
     "Weights",
     "from_json",
     "get",

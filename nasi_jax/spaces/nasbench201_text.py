@@ -41,6 +41,17 @@ def arch_string(operations: Sequence[str]) -> str:
     return "+".join("|" + "|".join(parts) + "|" for parts in nodes.values())
 
 
+def index(operations: Sequence[str]) -> int:
+    """Returns the benchmark's index of the cell with these operations of `EDGES`."""
+    return _indices()[tuple(operations)]
+
+
+def naslib(operations: Sequence[str]) -> str:
+    """Writes NASLib's tuple of the operations of `EDGES`."""
+    placed = dict(zip(EDGES, operations, strict=True))
+    return str(tuple(_NASLIB_OPERATIONS.index(placed[edge]) for edge in _NASLIB_EDGES))
+
+
 def parse(text: str) -> _Cell:
     """Reads a cell.
 
@@ -124,6 +135,11 @@ def _cells() -> Sequence[_Cell]:
     cells = list(itertools.product(OPERATIONS, repeat=len(EDGES)))
     random.Random(_SEED).shuffle(cells)
     return cells
+
+
+@functools.cache
+def _indices() -> dict[_Cell, int]:
+    return {cell: index for index, cell in enumerate(_cells())}
 
 
 def _of_row(row: Sequence[Any]) -> _Cell:

@@ -10,7 +10,7 @@ from flax import linen as nn
 from nasi_jax import spaces
 from nasi_jax.nn import Style
 from nasi_jax.programs import Execution
-from nasi_jax.spaces.nasbench201 import EDGES, OPERATIONS, Cell
+from nasi_jax.spaces.nasbench201_network import EDGES, OPERATIONS, Cell
 
 SPACE = spaces.NASBench201()
 ALL_CONVOLUTIONS = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
