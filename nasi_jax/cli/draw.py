@@ -14,14 +14,16 @@ class Draw:
         genotype: a genotype.json, or the text form itself.
         out: picture to write; its ending gives the format.
         space: search space of a text form; a genotype.json names its own.
+        format: notation in which the genotype is written above the cells and printed, such as naslib.
     """
 
     genotype: str
     out: pathlib.Path = pathlib.Path("cell.png")
     space: str = "nasbench201"
+    format: str | None = None
 
     def run(self) -> int:
-        """Writes the picture and prints its path.
+        """Writes the picture and prints its path, and the genotype where a notation is asked for.
 
         Returns:
             The exit status.
@@ -34,6 +36,9 @@ class Draw:
         from nasi_jax.report import save_cell
 
         space, genotype = read(self.genotype, self.space)
-        save_cell(self.out, space.graph(genotype), space.operations, space.format(genotype))
+        text = space.writer(self.format)(genotype)
+        save_cell(self.out, space.graph(genotype), space.operations, text)
+        if self.format is not None:
+            print(text)
         print(self.out)
         return 0

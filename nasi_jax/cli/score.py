@@ -62,6 +62,8 @@ class ScoreVerb(Generic[SizeT]):
             there is a single CPU device.
         per_device: architectures that a device takes at once; more than 1 may pay on accelerators.
         ray: address of a Ray cluster whose nodes share the work, or "local"; needs the extra of that name.
+        format: notation of the architectures in the file, such as naslib, or index for nasbench201; by default that of
+            the space.
         keep_going: leave out duplicates and record malformed lines as rows, instead of stopping.
         overwrite: drop the file that is there.
         space: which architectures there are.
@@ -82,6 +84,7 @@ class ScoreVerb(Generic[SizeT]):
     compilation: Compilation | None = None
     per_device: int = 1
     ray: str | None = None
+    format: str | None = None
     keep_going: bool = False
     overwrite: bool = False
     space: SpaceOptions = SpaceOptions()
@@ -189,7 +192,7 @@ class ScoreVerb(Generic[SizeT]):
                 raise ValueError(
                     f"all: expected at most {_LARGEST_WHOLE} architectures, {space.name} has {space.cardinality}"
                 )
-            return [Row(space.format(genotype), genotype, 0) for genotype in space.enumerate()], None
+            return [Row(self._write(space, genotype), genotype, 0) for genotype in space.enumerate()], None
         if self.genotypes is None:
             return self._sampled(space, self.sample or 0), None
         if self.genotypes == "-":
@@ -214,7 +217,7 @@ class ScoreVerb(Generic[SizeT]):
             drawn = jax.device_get(jax.vmap(space.sample)(keys))
             for i in range(_DRAWN_AT_ONCE):
                 genotype = jax.tree.map(lambda leaf, i=i: leaf[i], drawn)
-                found.setdefault(space.format(genotype), genotype)
+                found.setdefault(self._write(space, genotype), genotype)
                 if len(found) == size:
                     return [Row(text, genotype, 0) for text, genotype in found.items()]
         raise AssertionError
@@ -233,13 +236,16 @@ class ScoreVerb(Generic[SizeT]):
                 if first.setdefault(text, number) == number:
                     yield Row(text, None, 0, f"line {number}: {error}")
                 continue
-            text = space.format(genotype)
+            text = self._write(space, genotype)
             if first.setdefault(text, number) == number:
                 yield Row(text, genotype, 0)
             elif not self.keep_going:
                 raise ValueError(
                     f"genotypes: line {number} repeats line {first[text]}: {text!r} (in {self.genotypes!r})"
                 )
+
+    def _write(self, space: spaces.SearchSpace, genotype: Any) -> str:
+        return space.writer(self.format)(genotype)
 
     def _settings(self, compilation: Compilation) -> dict[str, Any]:
         """Returns what decides a row's scores, as JSON values."""
@@ -248,7 +254,7 @@ class ScoreVerb(Generic[SizeT]):
 
     def _choice(self, given: Any) -> dict[str, Any]:
         """Returns what decides which rows there are, as JSON values."""
-        names = ("sample", "sample_seed", "all", "shard", "seeds", "seed")
+        names = ("sample", "sample_seed", "all", "shard", "seeds", "seed", "format")
         return self.space.settings() | {"genotypes": given} | {name: getattr(self, name) for name in names}
 
 

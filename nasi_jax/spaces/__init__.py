@@ -13,6 +13,7 @@ from nasi_jax.spaces.base import (
     to_json,
 )
 from nasi_jax.spaces.darts import DARTS, DARTS_V1, DARTS_V2, DARTSGenotype
+from nasi_jax.spaces.darts_nds import DARTSNDS, DARTSNDSGenotype
 from nasi_jax.spaces.darts_network import DARTSNetwork, DARTSSize
 from nasi_jax.spaces.nasbench1shot1 import NASBench1Shot1, NASBench1Shot1Genotype
 from nasi_jax.spaces.nasbench1shot1_network import NASBench1Shot1Network, NASBench1Shot1Size
@@ -31,6 +32,7 @@ _SPACES: tuple[SearchSpace, ...] = (
     TransNASMicro(),
     DARTS(),
     DARTS(none=True),
+    DARTSNDS(),
 )
 SPACES = {space.name: space for space in _SPACES}
 """Every search space by name. A space that joins here is held to the contract by the shared tests."""
@@ -49,12 +51,14 @@ def get(name: str) -> SearchSpace:
 
 __all__ = [
     "DARTS",
+    "DARTSNDS",
     "DARTS_V1",
     "DARTS_V2",
     "IMPOSSIBLE",
     "SPACES",
     "Alphas",
     "DARTSGenotype",
+    "DARTSNDSGenotype",
     "DARTSNetwork",
     "DARTSSize",
     "Edge",

@@ -46,7 +46,10 @@ class Genotype:
 
 
 class Edge(NamedTuple):
-    """An edge of a cell: names of the node it leaves and the node it enters, and its operation or ""."""
+    """An edge of a cell: names of the node it leaves and the node it enters, and its operation or "".
+
+    Of several edges between the same nodes it is all operations, joined by +.
+    """
 
     source: str
     target: str
@@ -267,6 +270,19 @@ class SearchSpace(Protocol):
     def notations(self) -> dict[str, Callable[[Any], str]]:
         """Other notations of the field, by name, each as a function that writes a genotype; `parse` reads them."""
         return {}
+
+    def writer(self, notation: str | None) -> Callable[[Any], str]:
+        """Returns what writes genotypes in a notation of that name, `format` where it is None.
+
+        Raises:
+            ValueError: the space has no notation of that name.
+        """
+        if notation is None:
+            return self.format
+        if notation not in self.notations:
+            known = f"one of {tuple(self.notations)}" if self.notations else "none"
+            raise ValueError(f"format: expected {known} of {self.name}'s notations, got {notation!r}")
+        return self.notations[notation]
 
     def parse(self, text: str) -> Any:
         """Reads what `format` and `notations` write.

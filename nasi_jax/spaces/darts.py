@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import itertools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -15,10 +15,10 @@ from flax import struct
 from nasi_jax.data import Gaussian
 from nasi_jax.nn import Style
 from nasi_jax.programs import Execution
-from nasi_jax.spaces import nasbench301_text
-from nasi_jax.spaces import text as text_form
+from nasi_jax.spaces import darts_text
 from nasi_jax.spaces.base import Alphas, Edge, Genotype, SearchSpace, Weights, checked
 from nasi_jax.spaces.darts_network import EDGES, KINDS, NODES, OPERATIONS, DARTSNetwork, DARTSSize
+from nasi_jax.spaces.darts_text import Cell
 
 _PAIRS = tuple(tuple(itertools.combinations(range(node + 2), 2)) for node in range(NODES))
 """For each node the pairs of distinct inputs that it can have."""
@@ -29,13 +29,7 @@ _INPUT_EDITS = np.array(
     [(k, node, slot, i) for k in range(2) for node in range(NODES) for slot in range(2) for i in range(node)], np.int32
 )
 _OPERATION_EDITS = 2 * NODES * 2 * (len(OPERATIONS) - 1)
-_NODE_NAMES = ("k-2", "k-1", "0", "1", "2", "3")
-_CELL_KEYS = ("normal", "reduce")
-_TEXT_KEYS = ("normal", "normal_concat", "reduce", "reduce_concat", "connectN", "connects")
-"""The last two are None in the genotypes of AutoDL-Projects."""
-_Cell = list[list[tuple[str, int]]]
-"""For each node (operation, input) of its edges."""
-_CONCAT = range(2, 2 + NODES)
+NODE_NAMES = ("k-2", "k-1", "0", "1", "2", "3")
 
 
 @struct.dataclass(eq=False)
@@ -88,7 +82,7 @@ class DARTS(SearchSpace):
     @property
     def edges(self) -> dict[str, tuple[str, ...]]:
         """The 14 edges, for both kinds of cell."""
-        return dict.fromkeys(KINDS, tuple(f"{_NODE_NAMES[i]}→{_NODE_NAMES[j + 2]}" for i, j in EDGES))
+        return dict.fromkeys(KINDS, tuple(f"{NODE_NAMES[i]}→{NODE_NAMES[j + 2]}" for i, j in EDGES))
 
     @property
     def additive(self) -> bool:
@@ -192,7 +186,7 @@ class DARTS(SearchSpace):
         """Returns the eight edges of each cell, from the inputs "k-2" and "k-1" and the nodes "0" to "3"."""
         return {
             kind: [
-                Edge(_NODE_NAMES[i], _NODE_NAMES[2 + j], operation)
+                Edge(NODE_NAMES[i], NODE_NAMES[2 + j], operation)
                 for j, node in enumerate(cell)
                 for operation, i in node
             ]
@@ -201,8 +195,12 @@ class DARTS(SearchSpace):
 
     def format(self, genotype: DARTSGenotype) -> str:
         """Writes the authors' text form, the inputs of each node in rising order."""
-        normal, reduction = ([edge for node in cell for edge in node] for cell in self._cells(genotype))
-        return _text(str(normal), str(reduction))
+        return darts_text.genotype_text(*self._cells(genotype))
+
+    @property
+    def notations(self) -> dict[str, Callable[[DARTSGenotype], str]]:
+        """NASLib's tuples of NAS-Bench-301, "naslib"."""
+        return {"naslib": lambda g: darts_text.naslib(self._cells(g))}
 
     def parse(self, text: str) -> DARTSGenotype:
         """Reads the authors' text form and its variants, without evaluating them.
@@ -221,20 +219,10 @@ class DARTS(SearchSpace):
         Raises:
             ValueError: `text` is malformed, or a cell is not one of this space.
         """
-        pair = text_form.expression(text, "Genotype")
-        if (configured := nasbench301_text.cells(pair)) is not None:
-            return self.parse(_text(*map(str, configured)))
-        if isinstance(pair, ast.List | ast.Tuple) and len(pair.elts) == 2:
-            cells, numbers = dict(zip(_CELL_KEYS, pair.elts, strict=True)), True
-        else:
-            optional = tuple(key for key in _TEXT_KEYS if key not in _CELL_KEYS)
-            parts = text_form.arguments(text, "Genotype", _TEXT_KEYS, optional)
-            cells, numbers = {name: parts.pop(name) for name in _CELL_KEYS}, False
-            for name, value in parts.items():
-                _check_fixed(name, value)
-        nodes = [_parse_cell(name, cell, numbers) for name, cell in cells.items()]
-        inputs, operations = (np.array([[[e[i] for e in node] for node in cell] for cell in nodes]) for i in range(2))
-        return DARTSGenotype(jnp.asarray(inputs, jnp.int32), jnp.asarray(operations, jnp.int32))
+        cells = darts_text.parse(text)
+        inputs = [[[source for _, source in node] for node in cell] for cell in cells]
+        operations = [[[OPERATIONS.index(name) for name, _ in node] for node in cell] for cell in cells]
+        return DARTSGenotype(jnp.array(inputs, jnp.int32), jnp.array(operations, jnp.int32))
 
     def noise(self, outputs: int = 10) -> Gaussian:
         """Returns Gaussian images of CIFAR's size."""
@@ -260,7 +248,7 @@ class DARTS(SearchSpace):
         Returns:
             A module called as `module(x)`, or `module(x, weights)` where it is the one-shot network.
         """
-        choices = None if genotype is None else tuple(_choices(cell) for cell in self._cells(genotype))
+        choices = None if genotype is None else tuple(choices_of(cell) for cell in self._cells(genotype))
         return DARTSNetwork(size, outputs, style, execution, choices)
 
     def _checked(self, genotype: DARTSGenotype) -> DARTSGenotype:
@@ -271,7 +259,7 @@ class DARTS(SearchSpace):
                 raise ValueError(f"inputs: expected two inputs in rising order at {tuple(place)}, got {pair}")
         return genotype
 
-    def _cells(self, genotype: DARTSGenotype) -> list[_Cell]:
+    def _cells(self, genotype: DARTSGenotype) -> list[Cell]:
         """Returns (operation, input) of the two edges of each node of both cells."""
         genotype = self._checked(genotype)
         inputs, operations = genotype.inputs, genotype.operations
@@ -284,11 +272,8 @@ class DARTS(SearchSpace):
         ]
 
 
-def _text(normal: str, reduction: str) -> str:
-    return f"Genotype(normal={normal}, normal_concat={_CONCAT}, reduce={reduction}, reduce_concat={_CONCAT})"
-
-
-def _choices(cell: _Cell) -> tuple[tuple[int, str], ...]:
+def choices_of(cell: Cell) -> tuple[tuple[int, str], ...]:
+    """Returns (edge, operation) of the edges of a cell."""
     return tuple((EDGES.index((i, node)), operation) for node, edges in enumerate(cell) for operation, i in edges)
 
 
@@ -305,78 +290,8 @@ def _moved(genotype: DARTSGenotype, edit: jax.Array) -> DARTSGenotype:
     )
 
 
-def _check_fixed(name: str, node: ast.expr) -> None:
-    """Checks what is the same for all genotypes of the space."""
-    expected = _CONCAT if name.endswith("concat") else None
-    listed = text_form.literal(name, node, f"to be {expected}")
-    if expected is None:
-        if listed is not None:
-            raise ValueError(f"genotype: expected {name} to be None, got {ast.unparse(node)}")
-    elif not isinstance(listed, list | tuple) or sorted(listed, key=str) != list(_CONCAT):
-        raise ValueError(f"genotype: expected {name} to be {_CONCAT}, got {ast.unparse(node)}")
-
-
-def _parse_cell(name: str, node: ast.expr, numbers: bool) -> list[list[tuple[int, int]]]:
-    """Returns (input, operation) of each edge, a list for each node."""
-    edges = text_form.literal(name, node, "as a list of (operation, input)")
-    if isinstance(edges, list | tuple) and len(edges) == NODES and not any(map(_is_edge, edges)):
-        for target, node_edges in enumerate(edges, start=2):
-            if not isinstance(node_edges, list | tuple) or len(node_edges) != 2:
-                raise ValueError(f"genotype: expected two edges of node {target} of {name}, got {node_edges!r}")
-        edges = [edge for node_edges in edges for edge in node_edges]
-    if not isinstance(edges, list | tuple) or len(edges) != 2 * NODES:
-        got = f"{len(edges)}" if isinstance(edges, list | tuple) else ast.unparse(node)
-        raise ValueError(f"genotype: expected {2 * NODES} edges in {name}, two for each of {NODES} nodes, got {got}")
-    nodes = []
-    for target in range(2, NODES + 2):
-        found = [_parse_edge(name, target, edge, numbers) for edge in edges[2 * target - 4 : 2 * target - 2]]
-        if found[0][0] == found[1][0]:
-            raise ValueError(
-                f"genotype: expected node {target} of {name} to read two different inputs, got {found[0][0]} twice"
-            )
-        nodes.append(sorted(found))
-    return nodes
-
-
-def _is_edge(value: Any) -> bool:
-    """Whether a value is two entries, or three where the last is the weight that a search gave the edge."""
-    if not isinstance(value, list | tuple) or any(isinstance(entry, list | tuple) for entry in value):
-        return False
-    return len(value) == 2 or (len(value) == 3 and isinstance(value[2], float))
-
-
-def _parse_edge(name: str, target: int, edge: Any, numbers: bool) -> tuple[int, int]:
-    """Returns (input, operation)."""
-    if not _is_edge(edge):
-        raise ValueError(f"genotype: expected edges (operation, input) in {name}, got {edge!r}")
-    edge = edge[:2]
-    swapped = type(edge[0]) is int and (numbers or isinstance(edge[1], str))
-    source, operation = edge if swapped else reversed(edge)
-    if type(operation) is int:
-        if not numbers:
-            raise ValueError(
-                f"genotype: expected names of operations in {name}, got {edge!r}, which may be (operation, input) or "
-                f"(input, operation)"
-            )
-        if not 0 <= operation < len(OPERATIONS):
-            raise ValueError(
-                f"genotype: expected edges (input, operation) in {name} with operations 0 to {len(OPERATIONS) - 1}, "
-                f"which are {OPERATIONS}, got {edge!r}"
-            )
-        operation = OPERATIONS[operation]
-    if operation == "none":
-        raise ValueError(f"genotype: expected an operation on every edge of {name}, got 'none' into node {target}")
-    if operation not in OPERATIONS:
-        raise ValueError(f"genotype: {text_form.unknown(f'operation of {name}', operation, OPERATIONS)}")
-    if type(source) is not int or not 0 <= source < target:
-        raise ValueError(
-            f"genotype: expected node {target} of {name} to read an earlier one, 0 to {target - 1}, got {source!r}"
-        )
-    return source, OPERATIONS.index(operation)
-
-
 def _published(normal: str, reduction: str) -> DARTSGenotype:
-    return DARTS().parse(_text(normal, reduction))
+    return DARTS().parse(f"Genotype(normal={normal}, reduce={reduction})")
 
 
 DARTS_V1 = _published(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any, Literal, get_args
 
 import jax
@@ -101,7 +102,7 @@ class Cell(nn.Module):
         incoming: dict[int, list[jax.Array]] = {node: [] for node in range(NODES)}
         rows = None if weights is None else _rows(weights)
         for source in range(NODES + 1):
-            leaving = [edge for edge in range(len(EDGES)) if EDGES[edge][0] == source]
+            leaving = _leaving(source, self.choices)
             attributes: dict[str, Any] = {
                 "features": self.features,
                 "strides": 2 if self.reduction and source < 2 else 1,
@@ -118,8 +119,8 @@ class Cell(nn.Module):
                         y = _dropped(self.make_rng("drop_path"), y, drop_path)
                     incoming[EDGES[edge][1]].append(y)
             if source > 0:  # all edges into the next node are there
-                node = incoming[source - 1]
-                sources.append(add(node))
+                terms = incoming[source - 1]
+                sources.append(add(terms) if terms else _nothing(second, 2 if self.reduction else 1))
         return jnp.concatenate(sources[2:], axis=-1)
 
     def _preprocessed(self, x: jax.Array, name: str) -> jax.Array:
@@ -180,7 +181,8 @@ class Edges(nn.Module):
         for edge in edges_with("skip_connect"):
             reduced = images["skip_connect"]
             if self.strides == 2:
-                reduced = FactorizedReduction(self.features, self.style, name=f"edge_{edge}_skip")(reduced)
+                uses = 1.0 if rows is None else weight(edge, "skip_connect")
+                reduced = FactorizedReduction(self.features, self.style, name=f"edge_{edge}_skip")(reduced, uses)
             outputs[edge]["skip_connect"] = _times(weight(edge, "skip_connect"), reduced)
         for name, (window, dilation) in _CONVOLUTIONS.items():
             edges, image = edges_with(name), images[name]
@@ -251,11 +253,24 @@ def _rows(weights: jax.Array) -> list[jax.Array]:
     return [*weights[:, -len(OPERATIONS) :]]
 
 
+def _leaving(source: int, choices: tuple[tuple[int, str], ...] | None) -> list[int]:
+    """Returns the edges that leave an input or node, and once more those that an architecture has twice."""
+    edges = [edge for edge in range(len(EDGES)) if EDGES[edge][0] == source]
+    twice = [] if choices is None else [edge for edge in edges if sum(e == edge for e, _ in choices) > 1]
+    return edges + twice
+
+
 def _chosen(leaving: list[int], choices: tuple[tuple[int, str], ...] | None) -> tuple[tuple[str, ...], ...]:
-    """Returns the operations of each edge."""
+    """Returns the operations of each edge, of one that is there twice the second one where it comes again."""
     if choices is None:
         return tuple(OPERATIONS for _ in leaving)
-    return tuple(tuple(operation for edge, operation in choices if edge == e) for e in leaving)
+    operations = {edge: iter([operation for e, operation in choices if e == edge]) for edge in leaving}
+    return tuple(tuple(itertools.islice(operations[edge], 1)) for edge in leaving)
+
+
+def _nothing(x: jax.Array, strides: int) -> jax.Array:
+    # not a constant: XLA folds convolutions of constants at compile time, for minutes
+    return x[:, ::strides, ::strides] * 0
 
 
 def _dropped(key: jax.Array, x: jax.Array, probability: jax.typing.ArrayLike) -> jax.Array:

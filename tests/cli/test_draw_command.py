@@ -19,6 +19,11 @@ def test_a_text_form_and_a_file_give_the_same_picture(tmp_path, capsys):
     assert "a.png" in capsys.readouterr().out
 
 
+def test_the_genotype_in_another_notation(tmp_path, capsys):
+    assert cli.main(["draw", "--genotype", TEXT, "--format", "naslib", "--out", str(tmp_path / "cell.png")]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "(2, 2, 0, 1, 3, 4)"
+
+
 def test_a_vector_picture_names_the_operations(tmp_path):
     assert cli.main(["draw", "--genotype", TEXT, "--out", str(tmp_path / "cell.svg")]) == 0
     assert "nor_conv_1x1" in (tmp_path / "cell.svg").read_text()

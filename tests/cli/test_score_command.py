@@ -54,6 +54,16 @@ def test_a_row_for_each_architecture_and_seed(score, tmp_path):
     assert "jax" in settings["provenance"]["versions"]
 
 
+def test_architectures_are_written_in_the_notation_that_is_asked_for(score, capsys):
+    assert score("--genotypes", "cells.txt", "--format", "index") == 0
+    space = spaces.NASBench201()
+    written = [row["genotype"] for row in score.rows()]
+    assert all(text.isdecimal() for text in written)
+    assert [space.format(space.parse(text)) for text in written] == CELLS
+    assert score("--genotypes", "cells.txt", "--format", "morse", out="other.csv") == 2
+    assert "format: expected one of ('index', 'naslib') of nasbench201's notations" in capsys.readouterr().err
+
+
 def test_from_standard_input(score, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(CELLS[1]))
     assert score("--genotypes", "-") == 0

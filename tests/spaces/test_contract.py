@@ -271,7 +271,7 @@ def test_genotypes_compare_and_hash_by_value(space):
 def test_graph_names_every_edge_once(space):
     for edges in space.graph(draw(space, 3)).values():
         assert len({(edge.source, edge.target) for edge in edges}) == len(edges) > 0
-        assert {edge.operation for edge in edges} <= {*space.operations, ""}
+        assert {name for edge in edges for name in edge.operation.split("+")} <= {*space.operations, ""}
 
 
 @pytest.mark.parametrize(
@@ -359,6 +359,15 @@ def test_who_needs_a_one_shot_network_is_told_where_there_is_none(space, network
     ):
         with pytest.raises(ValueError, match="expected one with a one-shot network"):
             use()
+
+
+def test_notations_are_written_by_name(space):
+    genotype = draw(space, 0)
+    assert space.writer(None)(genotype) == space.format(genotype)
+    for name, write in space.notations.items():
+        assert space.writer(name)(genotype) == write(genotype)
+    with pytest.raises(ValueError, match=r"format: expected .* of .*'s notations, got 'morse'"):
+        space.writer("morse")
 
 
 def test_other_notations_name_the_same_architecture(space):

@@ -107,7 +107,7 @@ def test_inputs_that_are_not_in_rising_order_are_refused():
             SPACE.encode(genotype)
 
 
-def test_the_published_table_of_nasbench301_is_read():
+def test_the_published_table_of_nasbench301_is_read_and_written():
     with gzip.open(shared_file("transfer/nasbench301_500.csv.gz"), "rt") as file:
         rows = [row["arch"] for row in csv.DictReader(file)]
     for text in rows:
@@ -116,6 +116,10 @@ def test_the_published_table_of_nasbench301_is_read():
         assert edges.tolist() == [
             [[list(edge) for edge in sorted(cell[i : i + 2])] for i in range(0, 8, 2)]
             for cell in ast.literal_eval(text)
+        ]
+        written = ast.literal_eval(SPACE.notations["naslib"](genotype))
+        assert [[sorted(cell[i : i + 2]) for i in range(0, 8, 2)] for cell in written] == [
+            [sorted(cell[i : i + 2]) for i in range(0, 8, 2)] for cell in ast.literal_eval(text)
         ]
 
 
