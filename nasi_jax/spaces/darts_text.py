@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from nasi_jax.spaces import nasbench301_text
 from nasi_jax.spaces import text as text_form
 from nasi_jax.spaces.darts_network import NODES, OPERATIONS
 
@@ -44,7 +45,10 @@ def parse(text: str, *, free: bool = False) -> list[Cell]:
         ValueError: `text` is malformed.
     """
     pair = text_form.expression(text, "Genotype")
-    if isinstance(pair, ast.List | ast.Tuple) and len(pair.elts) == 2:
+    if (configured := nasbench301_text.cells(pair)) is not None:
+        written = [ast.parse(str(edges), mode="eval").body for edges in configured]
+        cells, numbers = dict(zip(_CELL_KEYS, written, strict=True)), False
+    elif isinstance(pair, ast.List | ast.Tuple) and len(pair.elts) == 2:
         cells, numbers = dict(zip(_CELL_KEYS, pair.elts, strict=True)), True
     else:
         optional = tuple(key for key in _TEXT_KEYS if key not in _CELL_KEYS)
