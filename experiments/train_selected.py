@@ -87,7 +87,7 @@ def load(options: Options) -> tuple[data.Images, data.Images]:
     if options.images:
         training = data.hold_out(training, 1 - options.images / len(training))[0]
     test: Any = data.load(options.data, split="test", **size)
-    return training, data.normalised_like(test, training)
+    return training, test.like(training)
 
 
 def rows_of(path: pathlib.Path) -> list[dict[str, str]]:

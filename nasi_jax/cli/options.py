@@ -25,10 +25,11 @@ class DataOptions:
     Attributes:
         name: "gaussian" for random inputs that suit the space, an .npz or HDF5 file with x and y or x_train and
             y_train, a folder with a folder of .png or .jpg pictures for each class, or the name of a TensorFlow data
-            set.
+            set; graphs are in an .npz file, or a folder of .npy files, with edge_index, x and y.
         labels: the data's own labels or random ones; by default true where there are labels.
         image_size: height and width that images are brought to, 16 by default; 0 leaves them as they are.
         classes: number of labels of random inputs or of a file; by default 10, or as many as its labels say.
+        fold: of graphs in folds, the one that is the test set; 0 by default.
         data_dir: folder of prepared TensorFlow data sets.
         download: allow TensorFlow Datasets to download the data set.
     """
@@ -37,6 +38,7 @@ class DataOptions:
     labels: Literal["true", "random"] | None = None
     image_size: int | None = None
     classes: int | None = None
+    fold: int | None = None
     data_dir: pathlib.Path | None = None
     download: bool = False
 
@@ -47,7 +49,8 @@ class DataOptions:
             OSError: the data cannot be read.
         """
         names = ("labels", "image_size", "classes")
-        return {"data": data_identity(self.name, self.data_dir)} | {name: getattr(self, name) for name in names}
+        chosen = {"data": data_identity(self.name, self.data_dir)} | {name: getattr(self, name) for name in names}
+        return chosen if self.fold is None else chosen | {"fold": self.fold}
 
     def source(self, space: SearchSpace) -> data.Source:
         """Opens the data.
@@ -65,6 +68,8 @@ class DataOptions:
         if self.image_size is not None and self.image_size < 0:
             raise ValueError(f"image_size: expected 0 or a positive integer, got {self.image_size}")
         size = _IMAGE_SIZE if self.image_size is None else self.image_size or None
+        if data.holds_graphs(self.name):
+            size = self.image_size
         if self.name == "gaussian":
             if self.labels == "true":
                 raise ValueError("labels: expected 'random' with random inputs, which have no true labels, got 'true'")
@@ -79,6 +84,7 @@ class DataOptions:
             labels=self.labels,
             image_size=size,
             classes=self.classes,
+            fold=self.fold,
             directory=self.data_dir,
             download=self.download,
         )

@@ -181,7 +181,7 @@ class Train:
         if self.holdout:
             return data.hold_out(training, self.holdout)
         test = opened(split=self.test_split)
-        return training, data.normalised_like(test, training)
+        return training, test.like(training)
 
     def _settings(self, space: spaces.SearchSpace, genotype: Any) -> dict[str, Any]:
         """Returns what decides the result, as JSON values."""

@@ -1,15 +1,27 @@
-"""Inputs for a search or a training: Gaussian noise, arrays, files and folders of images, TensorFlow Datasets."""
+"""Inputs for a search or a training: Gaussian noise, images and graphs in memory and in files, TensorFlow Datasets."""
 
 import pathlib
 from typing import Any
 
 from nasi_jax.data._stream import Records, Stream, stream
-from nasi_jax.data.arrays import Images, Labels, from_arrays, hold_out, normalised_like
+from nasi_jax.data.arrays import Images, Labels, from_arrays, hold_out
 from nasi_jax.data.files import READERS, from_hdf5, from_npz
 from nasi_jax.data.folder import from_folder, is_folder
 from nasi_jax.data.gaussian import Gaussian
-from nasi_jax.data.losses import Loss, cross_entropy
-from nasi_jax.data.source import Batch, Examples, Source, inputs, shapes
+from nasi_jax.data.graph_files import from_graph_files, holds_graphs
+from nasi_jax.data.graphs import Graph, GraphData, GraphInput, Graphs, Level, from_graphs
+from nasi_jax.data.losses import Loss, absolute_error, cross_entropy
+from nasi_jax.data.random_graphs import RandomGraphs
+from nasi_jax.data.source import (
+    Batch,
+    Examples,
+    Shared,
+    Source,
+    example_arrays,
+    inputs,
+    map_examples,
+    shapes,
+)
 from nasi_jax.data.tfds import from_tfds
 
 
@@ -20,6 +32,7 @@ def load(
     labels: Labels | None = None,
     image_size: int | None = None,
     classes: int | None = None,
+    fold: int | None = None,
     directory: str | pathlib.Path | None = None,
     download: bool = False,
 ) -> Source:
@@ -27,11 +40,12 @@ def load(
 
     Args:
         name: "gaussian", the path of an .npz or HDF5 file, a folder of pictures (see `from_folder`), the name of a
-            TensorFlow data set, or the folder of a prepared one.
+            TensorFlow data set, or the folder of a prepared one; or graphs (see `from_graph_files`).
         split: which part, of a file (see `from_npz`), a folder of pictures or a TensorFlow data set.
         labels: "true" or "random"; by default true where there are labels. Gaussian inputs have random labels only.
         image_size: height and width of the images: of Gaussian ones 32 by default, others are resized to it.
         classes: number of labels of Gaussian inputs (10 by default) or of a file; other data know it.
+        fold: of graphs in folds, the one that is the test set; 0 by default.
         directory: where prepared TensorFlow data sets are.
         download: whether a TensorFlow data set may be downloaded.
 
@@ -49,6 +63,12 @@ def load(
             raise ValueError("labels: expected 'random' with Gaussian inputs, which have no true labels, got 'true'")
         size = 32 if image_size is None else image_size
         return Gaussian((size, size, 3), 10 if classes is None else classes)
+    if holds_graphs(name):
+        if image_size is not None:
+            raise ValueError(f"image_size: expected none, {name!r} holds graphs, got {image_size}")
+        return from_graph_files(name, split=split, labels=labels or "true", classes=classes, fold=fold or 0)
+    if fold is not None:
+        raise ValueError(f"fold: expected with graphs alone, got {fold} with data {name!r}")
     options: dict[str, Any] = {"split": split, "labels": labels or "true", "image_size": image_size}
     path = pathlib.Path(name)
     if path.suffix.lower() in READERS:
@@ -66,22 +86,34 @@ __all__ = [
     "Batch",
     "Examples",
     "Gaussian",
+    "Graph",
+    "GraphData",
+    "GraphInput",
+    "Graphs",
     "Images",
     "Labels",
+    "Level",
     "Loss",
+    "RandomGraphs",
     "Records",
+    "Shared",
     "Source",
     "Stream",
+    "absolute_error",
     "cross_entropy",
+    "example_arrays",
     "from_arrays",
     "from_folder",
+    "from_graph_files",
+    "from_graphs",
     "from_hdf5",
     "from_npz",
     "from_tfds",
     "hold_out",
+    "holds_graphs",
     "inputs",
     "load",
-    "normalised_like",
+    "map_examples",
     "shapes",
     "stream",
 ]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from nasi_jax.data.arrays import check_batch, normalised
+from nasi_jax.data.arrays import check_batch, normalised, normalised_like
 from nasi_jax.data.files import READERS
 from nasi_jax.data.folder import Folder, is_folder
 from nasi_jax.data.losses import Loss, cross_entropy
@@ -109,6 +109,10 @@ class Stream:
     def part(self, index: np.ndarray) -> Stream:
         """Returns the stream of some of the examples."""
         return self.replace(records=_Part(self.records, index))  # type: ignore[attr-defined]
+
+    def like(self, training: Stream) -> Stream:
+        """Returns the images normalised like training images; see `nasi_jax.data.Examples`."""
+        return normalised_like(self, training)
 
     def shuffled(
         self, seed: int, batch: int, epochs: int, start: int = 0, smallest: float = 0.08

@@ -32,6 +32,7 @@ class _Pictures(Examples, Protocol):
 
 
 PicturesT = TypeVar("PicturesT", bound=_Pictures)
+ExamplesT = TypeVar("ExamplesT", bound=Examples)
 
 
 @struct.dataclass
@@ -120,6 +121,10 @@ class Images:
         """Returns some of the examples, normalised by their own mean and deviation."""
         x, y = np.asarray(self.x)[index], np.asarray(self.y)[index]
         return from_arrays(x, y, labels=self.labels, classes=self.outputs, image_size=self.image_size)
+
+    def like(self, training: Images) -> Images:
+        """Returns the images normalised like training images; see `nasi_jax.data.Examples`."""
+        return normalised_like(self, training)
 
 
 @functools.partial(jax.jit, static_argnames="size")
@@ -248,25 +253,25 @@ def _statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(deviation > 0, deviation, 1.0)
 
 
-def hold_out(images: PicturesT, share: float) -> tuple[PicturesT, PicturesT]:
-    """Splits images or a stream of them at random, always in the same way.
+def hold_out(examples: ExamplesT, share: float) -> tuple[ExamplesT, ExamplesT]:
+    """Splits examples at random, always in the same way.
 
     Args:
-        images: all images.
+        examples: all examples.
         share: share of them that is held out.
 
     Returns:
-        The images that are left, and those held out; both are normalised by the statistics of the former.
+        The examples that are left, and those held out; both are normalised by the statistics of the former.
 
     Raises:
         ValueError: one of the parts would be empty.
     """
-    count = round(share * len(images))
-    if not 0 < count < len(images):
-        raise ValueError(f"holdout: expected a share that splits {len(images)} images, got {share}")
-    order = np.random.default_rng(0).permutation(len(images))
-    kept = images.part(order[count:])
-    return kept, normalised_like(images.part(order[:count]), kept)
+    count = round(share * len(examples))
+    if not 0 < count < len(examples):
+        raise ValueError(f"holdout: expected a share that splits {len(examples)} examples, got {share}")
+    order = np.random.default_rng(0).permutation(len(examples))
+    kept = examples.part(order[count:])
+    return kept, examples.part(order[:count]).like(kept)
 
 
 def normalised_like(images: PicturesT, training: PicturesT) -> PicturesT:

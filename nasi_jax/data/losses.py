@@ -45,6 +45,24 @@ def cross_entropy(outputs: jax.Array, y: jax.Array) -> jax.Array:
     return losses * jnp.where(known, 1.0, jnp.nan).astype(losses.dtype)
 
 
+def absolute_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
+    """Computes the mean absolute error of each sample.
+
+    Args:
+        outputs: (batch, outputs).
+        y: floating targets, (batch, outputs).
+
+    Returns:
+        The errors, (batch,), in the units of `y`.
+
+    Raises:
+        ValueError: the targets are of another shape.
+    """
+    if jnp.shape(y) != outputs.shape:
+        raise ValueError(f"y: expected targets of shape {outputs.shape}, got shape {jnp.shape(y)}")
+    return jnp.mean(jnp.abs(outputs - y), axis=-1)
+
+
 def losses_of(loss: Loss, outputs: jax.Array, y: Any) -> jax.Array:
     """Applies a loss and checks that what it returns is one number for each sample.
 

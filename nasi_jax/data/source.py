@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, Self
 
 import jax
 import numpy as np
+from flax import struct
 
 from nasi_jax.data.losses import Loss
+
+
+@struct.dataclass
+class Shared:
+    """A part of a batch's inputs that all of its examples have in common, and that has no batch axis.
+
+    The graph whose nodes are the examples is one. All other arrays of a batch have its examples along the first axis.
+
+    Attributes:
+        value: a pytree.
+    """
+
+    value: Any
 
 
 class Batch(NamedTuple):
     """Examples that go through a network together.
 
     Attributes:
-        x: what the network reads, a pytree: images, token ids with a mask, a padded batch of graphs.
+        x: what the network reads, a pytree: images, token ids with a mask, a padded batch of graphs. The first axis of
+            all arrays is the batch, but of those in a `Shared`.
         y: what its outputs are compared with, a pytree, such as labels (batch,).
     """
 
@@ -81,6 +96,40 @@ class Examples(Protocol):
     def part(self, index: np.ndarray) -> Self:
         """Returns some of the examples."""
         ...
+
+    def like(self, training: Self) -> Self:
+        """Returns the examples with the normalisation and the labels of training examples.
+
+        Raises:
+            ValueError: shapes differ, or a label is not among those of the training examples.
+        """
+        ...
+
+
+def map_examples(function: Callable[..., Any], *trees: Any) -> Any:
+    """Maps the arrays of a batch that have its examples along their first axis; those that are `Shared` stay.
+
+    Args:
+        function: of an array of each tree.
+        *trees: batches, or parts of some, of one structure; what is shared is taken from the first.
+
+    Returns:
+        A tree of that structure.
+    """
+    return jax.tree.map(
+        lambda leaf, *others: leaf if isinstance(leaf, Shared) else function(leaf, *others), *trees, is_leaf=is_shared
+    )
+
+
+def example_arrays(tree: Any) -> list[tuple[str, Any]]:
+    """Returns the arrays of a batch, with their places, but for those that are `Shared`."""
+    found = jax.tree.leaves_with_path(tree, is_leaf=is_shared)
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in found if not isinstance(leaf, Shared)]
+
+
+def is_shared(node: Any) -> bool:
+    """Whether a node of a tree is a `Shared`, for `is_leaf` of `jax.tree.map`."""
+    return isinstance(node, Shared)
 
 
 def shapes(source: Source, size: int) -> Batch:

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
+from nasi_jax.data.source import example_arrays, map_examples
 from nasi_jax.programs import is_traced
 
 ApplyFn = Callable[[Any, Any], jax.Array]
 """A network: `apply_fn(params, x)` returns outputs (batch, outputs). Inputs `x` are any pytree of arrays whose leading
-axis is the batch: an array of images or of token ids, a dictionary of node features and masks."""
+axis is the batch: an array of images or of token ids, a dictionary of node features and masks. Parts that all samples
+have in common, without that axis, are in a `nasi_jax.data.Shared`."""
 
 
 def batch_length(name: str, tree: Any) -> int:
@@ -31,7 +33,7 @@ def batch_length(name: str, tree: Any) -> int:
     Raises:
         ValueError: there is no array, one has no leading axis, or the axes differ or are empty.
     """
-    shapes = [(jax.tree_util.keystr(path), jnp.shape(leaf)) for path, leaf in jax.tree.leaves_with_path(tree)]
+    shapes = [(path, jnp.shape(leaf)) for path, leaf in example_arrays(tree)]
     if not shapes:
         raise ValueError(f"{name}: expected at least one array (batch, ...), got a pytree without leaves")
     expected = f"{name}: expected arrays (batch, ...) of one batch that is not empty"
@@ -45,7 +47,7 @@ def batch_length(name: str, tree: Any) -> int:
 
 def samples(tree: Any, start: Any, count: int) -> Any:
     """Returns `count` samples of a batch, from `start` on, which may be traced."""
-    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, count), tree)
+    return map_examples(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, count), tree)
 
 
 def is_inexact(leaf: Any) -> bool:

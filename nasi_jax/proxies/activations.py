@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from nasi_jax.data.source import example_arrays, is_shared
 from nasi_jax.ntk import ApplyFn
 from nasi_jax.ntk._network import automatic, batch_length, check_floating, is_inexact
 
@@ -52,16 +53,17 @@ def jacob_cov(apply_fn: ApplyFn, params: Any, x: Any) -> jax.Array:
         A scalar.
 
     Raises:
-        TypeError: `x` has no floating array.
+        TypeError: `x` has no floating array of each sample's own.
 
     References:
         Mellor, Turner, Storkey and Crowley, "Neural architecture search without training", first version, 2020;
         Abdelfattah et al., "Zero-cost proxies for lightweight NAS", ICLR 2021.
     """
-    check_floating("x", x, "because the outputs are differentiated by the inputs")
+    own = [leaf for _, leaf in example_arrays(x)]
+    check_floating("x", own, "because the outputs are differentiated by each sample's inputs")
     params, x = automatic(params, x)
-    length, (leaves, structure) = batch_length("x", x), jax.tree.flatten(x)
-    places = [i for i, leaf in enumerate(leaves) if is_inexact(leaf)]
+    length, (leaves, structure) = batch_length("x", x), jax.tree.flatten(x, is_leaf=is_shared)
+    places = [i for i, leaf in enumerate(leaves) if not is_shared(leaf) and is_inexact(leaf)]
 
     def total(parts: list[jax.Array]) -> jax.Array:
         filled = list(leaves)

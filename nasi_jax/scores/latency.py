@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nasi_jax.data import map_examples
 from nasi_jax.nn import Style
 from nasi_jax.programs import choose_execution
 from nasi_jax.scores.linear import LinearCost, by_regression
@@ -54,7 +55,8 @@ class Latency:
             ValueError: the file holds times of another device or network.
         """
         self._space, self._size, self._outputs, self._repeats = space, size, outputs, repeats
-        self._x = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), x)
+        one = map_examples(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), x)
+        self._x = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one)
         self._method, self._fitted, self._file = method, fitted, file
         shapes = jax.tree.map(lambda leaf: str(leaf.shape), self._x)
         device = f"{jax.default_backend()}: {jax.devices()[0].device_kind}"

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from nasi_jax import ntk
-from nasi_jax.data import Batch, Loss
+from nasi_jax.data import Batch, Loss, example_arrays, map_examples
 from nasi_jax.spaces import Weights
 
 OneShot = Callable[[Any, Weights, Any], jax.Array]
@@ -143,14 +143,14 @@ def _mean_losses(one_shot: OneShot, sample: Sample, micro_batches: int) -> list[
         return lambda p, w: jnp.mean(sample.loss(one_shot(p, w, x), y)) / micro_batches
 
     def taken(i: int) -> Batch:
-        return jax.tree.map(lambda leaf: jnp.split(leaf, micro_batches)[i], sample.batch)
+        return map_examples(lambda leaf: jnp.split(leaf, micro_batches)[i], sample.batch)
 
     return [part(*taken(i)) for i in range(micro_batches)]
 
 
 def _count(x: Any) -> int:
     """Returns the number of examples in a batch of inputs."""
-    return len(jax.tree.leaves(x)[0])
+    return len(example_arrays(x)[0][1])
 
 
 def _total(trees: list[Any]) -> Any:

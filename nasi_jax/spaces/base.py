@@ -398,7 +398,7 @@ def _largest(space: SearchSpace) -> Any:
         return jax.tree.map(np.asarray, space.from_decisions(jnp.array(space.decisions, jnp.int32) - 1))
 
 
-def check_images(x: jax.Array, divisor: int) -> None:
+def check_images(x: Any, divisor: int) -> None:
     """Checks the input of a network.
 
     Args:
@@ -408,9 +408,11 @@ def check_images(x: jax.Array, divisor: int) -> None:
     Raises:
         ValueError: `x` is not of that shape.
     """
-    if x.ndim != 4 or x.shape[1] % divisor or x.shape[2] % divisor or 0 in x.shape:
+    shape = getattr(x, "shape", None)
+    if shape is None or len(shape) != 4 or shape[1] % divisor or shape[2] % divisor or 0 in shape:
+        got = type(x).__name__ if shape is None else f"shape {shape}"
         raise ValueError(
-            f"x: expected images (batch, height, width, colours) with sides divisible by {divisor}, got shape {x.shape}"
+            f"x: expected images (batch, height, width, colours) with sides divisible by {divisor}, got {got}"
         )
 
 
