@@ -251,6 +251,8 @@ def smallest(space):
 
 
 def small_noise(space, outputs=3):
-    """Returns the random inputs of a space, images of 8x8."""
+    """Returns the random inputs of a space, images of 8x8 or graphs of 8 nodes."""
     noise = space.noise(outputs)
+    if isinstance(noise, data.RandomGraphs):
+        return noise.replace(nodes=8, node_features=3)
     return noise.resized(8) if isinstance(noise, data.Gaussian) else noise

@@ -21,6 +21,8 @@ from nasi_jax.spaces.nasbench101 import NASBench101, NASBench101Genotype
 from nasi_jax.spaces.nasbench101_network import NASBench101Network, NASBench101Size
 from nasi_jax.spaces.nasbench201 import NASBench201, NASBench201Genotype
 from nasi_jax.spaces.nasbench201_network import NASBench201Network, NASBench201Size
+from nasi_jax.spaces.nasbench_graph import NASBENCH_GRAPH_SIZES, NASBenchGraph, NASBenchGraphGenotype
+from nasi_jax.spaces.nasbench_graph_network import NASBenchGraphNetwork, NASBenchGraphSize
 from nasi_jax.spaces.restricted import IMPOSSIBLE, Restricted, restricted
 from nasi_jax.spaces.text import unknown
 from nasi_jax.spaces.transnas import TransNASGenotype, TransNASMicro, TransNASNetwork, TransNASSize
@@ -33,6 +35,7 @@ _SPACES: tuple[SearchSpace, ...] = (
     DARTS(),
     DARTS(none=True),
     DARTSNDS(),
+    NASBenchGraph(),
 )
 SPACES = {space.name: space for space in _SPACES}
 """Every search space by name. A space that joins here is held to the contract by the shared tests."""
@@ -55,6 +58,7 @@ __all__ = [
     "DARTS_V1",
     "DARTS_V2",
     "IMPOSSIBLE",
+    "NASBENCH_GRAPH_SIZES",
     "SPACES",
     "Alphas",
     "DARTSGenotype",
@@ -75,6 +79,10 @@ __all__ = [
     "NASBench201Genotype",
     "NASBench201Network",
     "NASBench201Size",
+    "NASBenchGraph",
+    "NASBenchGraphGenotype",
+    "NASBenchGraphNetwork",
+    "NASBenchGraphSize",
     "Network",
     "Restricted",
     "SearchSpace",

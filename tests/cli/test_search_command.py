@@ -250,7 +250,7 @@ def test_the_presets_know_the_size_of_a_space():
     found = {
         name: cli.parse(["search", "--space", name, "--preset=nasi-ada"]).method.strategy
         for name, space in spaces.SPACES.items()
-        if space.one_shot
+        if space.one_shot and hasattr(space.search_size, "cells")
     }
     one_shot1 = dict.fromkeys((f"nasbench1shot1-s{i}" for i in (1, 2, 3)), (3, 1.0, 1000.0, 781))
     assert {name: (s.size.cells, s.mu, s.nu, s.steps) for name, s in found.items()} == {

@@ -402,7 +402,7 @@ def test_a_tracked_network_evaluates_every_sample_alone(space, network):
     np.testing.assert_allclose(outputs, module.apply(variables, x), rtol=1e-5, atol=1e-5)
     whole = module.apply(variables | tracked, x)
     halves = [
-        module.apply(variables | tracked, jax.tree.map(lambda leaf, part=part: leaf[part], x))
+        module.apply(variables | tracked, data.map_examples(lambda leaf, part=part: leaf[part], x))
         for part in (slice(3), slice(3, None))
     ]
     np.testing.assert_allclose(whole, jnp.concatenate(halves), rtol=1e-4, atol=1e-5)
