@@ -162,4 +162,7 @@ def named_in(arguments: list[str], defaults: dict[str, str]) -> dict[str, str]:
 def named_space(arguments: list[str]) -> SearchSpace:
     """Returns the space that a command line names, whose sizes are options; what is wrong with it is said later."""
     name = named_in(arguments, {"--space": _SPACE})["--space"]
-    return spaces.SPACES.get(name, spaces.SPACES[_SPACE])
+    try:
+        return spaces.get(name)
+    except ValueError:
+        return spaces.SPACES[_SPACE]

@@ -1,5 +1,7 @@
 """Search spaces: what can be chosen, and the Flax networks of what was chosen."""
 
+import dataclasses
+
 from nasi_jax.spaces.base import (
     Alphas,
     Edge,
@@ -15,6 +17,8 @@ from nasi_jax.spaces.base import (
 from nasi_jax.spaces.darts import DARTS, DARTS_V1, DARTS_V2, DARTSGenotype
 from nasi_jax.spaces.darts_nds import DARTSNDS, DARTSNDSGenotype
 from nasi_jax.spaces.darts_network import DARTSNetwork, DARTSSize
+from nasi_jax.spaces.egnas import EGNAS, EGNASGenotype
+from nasi_jax.spaces.egnas_network import EGNASNetwork, EGNASSize
 from nasi_jax.spaces.nasbench1shot1 import NASBench1Shot1, NASBench1Shot1Genotype
 from nasi_jax.spaces.nasbench1shot1_network import NASBench1Shot1Network, NASBench1Shot1Size
 from nasi_jax.spaces.nasbench101 import NASBench101, NASBench101Genotype
@@ -24,7 +28,7 @@ from nasi_jax.spaces.nasbench201_network import NASBench201Network, NASBench201S
 from nasi_jax.spaces.nasbench_graph import NASBENCH_GRAPH_SIZES, NASBenchGraph, NASBenchGraphGenotype
 from nasi_jax.spaces.nasbench_graph_network import NASBenchGraphNetwork, NASBenchGraphSize
 from nasi_jax.spaces.restricted import IMPOSSIBLE, Restricted, restricted
-from nasi_jax.spaces.text import unknown
+from nasi_jax.spaces.text import named, unknown
 from nasi_jax.spaces.transnas import TransNASGenotype, TransNASMicro, TransNASNetwork, TransNASSize
 
 _SPACES: tuple[SearchSpace, ...] = (
@@ -36,6 +40,7 @@ _SPACES: tuple[SearchSpace, ...] = (
     DARTS(none=True),
     DARTSNDS(),
     NASBenchGraph(),
+    EGNAS(),
 )
 SPACES = {space.name: space for space in _SPACES}
 """Every search space by name. A space that joins here is held to the contract by the shared tests."""
@@ -44,12 +49,26 @@ SPACES = {space.name: space for space in _SPACES}
 def get(name: str) -> SearchSpace:
     """Returns the search space registered under `name`.
 
+    Args:
+        name: one of `SPACES`, or one with attributes of its class, such as ``egnas(cells=4,vertices=4)``.
+
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is none of that name, or an attribute is unknown or out of range.
     """
-    if name not in SPACES:
+    if name in SPACES:
+        return SPACES[name]
+    try:
+        base, options = named(name)
+    except ValueError:
+        base, options = name, {}
+    if base not in SPACES or not options:
         raise ValueError(unknown("space", name, SPACES))
-    return SPACES[name]
+    known = [field.name for field in dataclasses.fields(SPACES[base])]  # type: ignore[arg-type]
+    strange = [option for option in options if option not in known]
+    if strange:
+        listed = f"options {', '.join(known)}" if known else "no options"
+        raise ValueError(f"space: {base} has {listed}, got {name!r}")
+    return dataclasses.replace(SPACES[base], **options)  # type: ignore[type-var]
 
 
 __all__ = [
@@ -57,6 +76,7 @@ __all__ = [
     "DARTSNDS",
     "DARTS_V1",
     "DARTS_V2",
+    "EGNAS",
     "IMPOSSIBLE",
     "NASBENCH_GRAPH_SIZES",
     "SPACES",
@@ -65,6 +85,9 @@ __all__ = [
     "DARTSNDSGenotype",
     "DARTSNetwork",
     "DARTSSize",
+    "EGNASGenotype",
+    "EGNASNetwork",
+    "EGNASSize",
     "Edge",
     "Genotype",
     "NASBench1Shot1",
