@@ -1,0 +1,50 @@
+"""What documents are made of: code that runs and prints what they show, commands, links."""
+
+import contextlib
+import functools
+import io
+import pathlib
+import re
+import shlex
+
+from nasi_jax import search, spaces
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(text):
+    """Returns the `nasi` commands of a document as lists of words, without the program's name."""
+    lines = "\n".join(blocks(text, "bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("nasi ")]
+
+
+def links(text):
+    """Returns the targets of the relative links and pictures of a document, without the place in them."""
+    outside = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return [target.partition("#")[0] for target in re.findall(r"\]\(((?!https?:|#)[^)]+)\)", outside)]
+
+
+def run(text):
+    """Runs the Python of a document, in order and in one namespace, which it returns.
+
+    A block of text that follows one of Python is what that prints.
+    """
+    namespace = {}
+    found = re.findall(r"^```python\n(.*?)^```$(?:\n+```text\n(.*?)^```$)?", text, re.DOTALL | re.MULTILINE)
+    for block, shown in found:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(block, namespace)
+        assert not shown or printed.getvalue() == shown, f"{block}\nprints\n{printed.getvalue()}\nand not\n{shown}"
+    return namespace
+
+
+def shrink_searches(monkeypatch):
+    """Makes searches by default tiny, so that documents can show them as users write them."""
+    small = functools.partial(search.NASI, batch=4, size=spaces.NASBench201Size(2, 1))
+    monkeypatch.setattr(search.loop, "NASI", functools.partial(small, steps=2, rounds=1))
+    monkeypatch.setattr(search, "NASI", small)

@@ -1,0 +1,62 @@
+"""What the pages of the site promise, for every page that there is; see also tests/test_readme.py."""
+
+import contextlib
+import re
+
+import documents
+import pytest
+
+from nasi_jax import cli, scores, search, spaces
+
+DOCS = documents.ROOT / "docs"
+PAGES = {path.relative_to(DOCS).as_posix(): path for path in sorted(DOCS.rglob("*.md"))}
+LONGEST_SENTENCE = 30
+REGISTRIES = spaces.SPACES, scores.SCORES, search.STRATEGIES, search.VARIANTS
+
+
+@pytest.fixture(params=PAGES, scope="module")
+def page(request):
+    return PAGES[request.param].read_text()
+
+
+@pytest.fixture
+def registries():
+    """What a page registers is gone after it."""
+    kept = [(registry, dict(registry)) for registry in REGISTRIES]
+    yield
+    for registry, before in kept:
+        registry.clear()
+        registry.update(before)
+
+
+@pytest.mark.usefixtures("registries")
+def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path):
+    documents.shrink_searches(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    documents.run(page)
+
+
+def test_the_commands_of_a_page_parse(page):
+    for command in documents.commands(page):
+        with pytest.raises(SystemExit, match="0") if "--help" in command else contextlib.nullcontext():
+            cli.parse(command)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    for target in documents.links(PAGES[name].read_text()):
+        assert (PAGES[name].parent / target).exists(), target
+
+
+def test_no_sentence_is_long(page):
+    for sentence in sentences(page):
+        assert len(sentence.split()) <= LONGEST_SENTENCE, sentence
+
+
+def sentences(text):
+    """Returns the sentences of a page, those of paragraphs, lists and headings; tables and code have none."""
+    prose = re.sub(r"^```.*?^```$|\{\{.*?\}\}|^:::.*$", "", text, flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"\]\([^)]*\)|`[^`\n]*`", " x ", prose)
+    for paragraph in re.split(r"\n\s*\n|\n\s*(?:[-*#>]|\d+\.) ", prose):
+        if not paragraph.lstrip().startswith("|"):
+            yield from re.split(r"(?<=[.!?])\s", " ".join(paragraph.split()))
