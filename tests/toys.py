@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen, struct
 
 from nasi_jax import data, spaces
-from nasi_jax.nn import Dense, Style, observe
+from nasi_jax.nn import Dense, Style, handed_on, observe
 from nasi_jax.programs import Execution
 from nasi_jax.spaces import text as text_form
 from nasi_jax.spaces.base import check_positive, checked
@@ -33,6 +33,8 @@ class ChainSize:
 class ChainNetwork(spaces.Network):
     """Layers in a row, each with one operation or the weighted sum of all; subclasses say what the layers are."""
 
+    capabilities = frozenset({"features"})
+
     operations: tuple[str, ...] = ()
     layers: int = 0
     choices: tuple[int, ...] | None = None
@@ -52,9 +54,9 @@ class ChainNetwork(spaces.Network):
 
     @linen.compact
     def __call__(self, x, weights=None):
-        h = self.embed(x)
+        h = handed_on(self, 0, self.embed(x))
         for layer in range(self.layers):
-            h = h + self.row(layer, h, x, weights)
+            h = handed_on(self, layer + 1, h + self.row(layer, h, x, weights))
         return Dense(self.outputs, self.style, name="head")(self.pool(h, x))
 
 

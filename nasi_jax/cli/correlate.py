@@ -19,7 +19,9 @@ from nasi_jax import spaces
 from nasi_jax.runs.files import remove_partial, write_atomic
 from nasi_jax.runs.folder import RunFolderError, lock_folder
 from nasi_jax.runs.progress import Progress
+from nasi_jax.scores import Formula
 from nasi_jax.scores.catalogue import SCORES
+from nasi_jax.spaces.text import unknown
 
 _RESULT, _TABLE = "correlation.json", "correlation.md"
 
@@ -39,7 +41,9 @@ class Correlate:
         repeated: what becomes of architectures that the table has in several rows: an error, or their mean counts.
         out: folder for table and plots.
         space: search space of the architectures.
-        combine: further scores, each a sum of ranks of others, as in "zico+naswot".
+        combine: further scores, each a sum of ranks of others: a+b, 2*a+b, or log(a+b) for the logarithms of ranks.
+        subset: named part of the space to which all is restricted, such as valid for nasbench201: the cells in which
+            every operation is on a path from input to output.
         unique: keep one of the architectures that compute the same function, with the mean of their accuracies.
         resamples: bootstrap samples for the 95% intervals.
     """
@@ -52,6 +56,7 @@ class Correlate:
     out: pathlib.Path = pathlib.Path("correlation")
     space: str = "nasbench201"
     combine: tuple[str, ...] = ()
+    subset: str | None = None
     unique: bool = False
     resamples: int = 1000
 
@@ -72,6 +77,7 @@ class Correlate:
         space = spaces.get(self.space)
         table = nasi_jax.tabular.Table.read(self.table, self.column)
         table = table.merged(space) if self.repeated == "mean" else table
+        texts = [text for text in texts if self._is_in(space, text)]
         asked = len(texts)
         texts = [text for text in texts if self.missing == "error" or table.row(space, text) is not None]
         truth = table.lookup(texts, space)
@@ -85,11 +91,13 @@ class Correlate:
             truth, values = _merged(space, texts, truth, values)
         oriented = {name: _sign(name) * column for name, column in values.items()}
         for combination in self.combine:
-            parts = combination.split("+")
-            if not set(parts) <= set(names):
+            formula = Formula.parse(combination)
+            if not set(formula.weights) <= set(names):
                 raise ValueError(f"combine: expected names of {names} joined by '+', got {combination!r}")
-            oriented[combination] = values[combination] = nasi_jax.tabular.rank_sum([oriented[part] for part in parts])
+            oriented[combination] = values[combination] = formula.ranked(oriented)
         notes = [f"Seeds: {len(seeds)}; scores are means over them. Intervals: 95%, bootstrap over architectures."]
+        if self.subset:
+            notes.append(f"Architectures of the subset {self.subset} of {space.name} alone.")
         if failed:
             notes.append(f"{failed} rows are without a finite score, for the reasons that the files name.")
         dropped = asked - len(texts)
@@ -112,6 +120,13 @@ class Correlate:
             write_atomic(self.out / _RESULT, json.dumps(record, indent=2) + "\n")
         print(text, end="")
         return 0
+
+    def _is_in(self, space: spaces.SearchSpace, text: str) -> bool:
+        if self.subset is None:
+            return True
+        if self.subset not in space.subsets:
+            raise ValueError(unknown(f"subset of {space.name}", self.subset, space.subsets))
+        return space.subsets[self.subset](space.parse(text))
 
     def _ranked(
         self, oriented: dict[str, np.ndarray], truth: dict[str, np.ndarray]

@@ -20,6 +20,7 @@ from nasi_jax.cli.options import DataOptions, SpaceOptions
 from nasi_jax.runs import ScoreSheet
 from nasi_jax.runs.files import read_text, text_identity
 from nasi_jax.scores.catalogue import SCORES
+from nasi_jax.scores.catalogue import score as score_of
 from nasi_jax.scores.cluster import evaluators
 from nasi_jax.scores.evaluator import Evaluator, ScoreEvaluator
 from nasi_jax.scores.scorer import Compilation, ScoreConfig, Scorer
@@ -112,6 +113,7 @@ class ScoreVerb(Generic[SizeT]):
         space = self.space.opened()
         devices = jax.devices()
         several = len(devices) > 1 and self.compilation != "blocks" and space.one_shot
+        several = several and not any(score_of(name).derived for name in self.score)
         mesh = jax.make_mesh((len(devices),), ("architectures",)) if several else None
         options: dict[str, Any] = {"compilation": self.compilation, "per_device": self.per_device, "mesh": mesh}
         source = self.data.source(space)

@@ -15,9 +15,9 @@ import numpy as np
 import nasi_jax
 from nasi_jax import data, spaces, train
 from nasi_jax.runs import RunFolder
-from nasi_jax.scores import Combination, Evaluator, ScoreEvaluator, Scorer, TableEvaluator, score
+from nasi_jax.scores import Combination, Evaluator, Formula, ScoreEvaluator, Scorer, TableEvaluator, score
 from nasi_jax.scores.cluster import evaluators
-from nasi_jax.spaces.text import summands, unknown
+from nasi_jax.spaces.text import unknown
 
 if TYPE_CHECKING:
     from nasi_jax.cli.blackbox import BlackBoxOptions
@@ -96,7 +96,8 @@ def _of_table(options: BlackBoxOptions, space: spaces.SearchSpace) -> Worth:
 
 
 def _of_scores(options: BlackBoxOptions, verb: Search, space: spaces.SearchSpace) -> Worth:
-    names = summands(options.score)
+    formula = Formula.parse(options.score)
+    names = [*formula.weights]
     known = {name: score(name) for name in names}
     source = verb.data.source(space)
     Scorer(space, source, names, options.networks)  # says what does not go together
@@ -111,7 +112,7 @@ def _of_scores(options: BlackBoxOptions, verb: Search, space: spaces.SearchSpace
     def at(seed: int, folder: RunFolder) -> tuple[Evaluator, Value]:
         evaluator = scored(seed)
         sample = _reference(evaluator, space, seed, folder)
-        value = Combination.fit(signs, sample)
+        value = Combination.fit(formula, signs, sample)
         references.append(np.array([value(row) for row in sample]))
         return evaluator, value
 

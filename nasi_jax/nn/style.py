@@ -38,6 +38,11 @@ Where it is given and not mutable, the network normalises by them, and samples a
 is none, the network normalises by the batch.
 """
 RUNNING_SHARE = 0.1
+FEATURES = "features"
+"""Collection of what the stem and each block of a network hand on, in turn, where it is mutable."""
+PERTURBATIONS = "perturbations"
+"""Collection of arrays like `FEATURES`. Where it is given, a block reads what the one before handed on, without its
+derivative, plus the array of its name, so that the derivative by an array is that of one block alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +104,30 @@ def channel_scale(
         module.put_variable(CHANNEL_SCALES, name, ones)
         return ones
     return module.get_variable(CHANNEL_SCALES, name) if module.has_variable(CHANNEL_SCALES, name) else None
+
+
+def handed_on(module: nn.Module, number: int, x: jax.Array) -> jax.Array:
+    """Shows what a block hands on, see `FEATURES`, and returns what the next one reads, see `PERTURBATIONS`.
+
+    Args:
+        module: the bound network.
+        number: that of the block, 0 for the stem.
+        x: the output of the block, (batch, ..., channels).
+
+    Returns:
+        An array like `x`.
+    """
+    name = f"{number:03d}"
+    if module.is_mutable_collection(FEATURES) and not module.is_initializing():
+        module.put_variable(FEATURES, name, x)
+    if module.has_variable(PERTURBATIONS, name):
+        return jax.lax.stop_gradient(x) + module.get_variable(PERTURBATIONS, name)
+    return x
+
+
+def detached(module: nn.Module, x: jax.Array) -> jax.Array:
+    """Returns what a block reads of those before the last one: without a derivative where there are `PERTURBATIONS`."""
+    return jax.lax.stop_gradient(x) if PERTURBATIONS in module.variables else x
 
 
 def running_statistics(module: nn.Module, name: str) -> tuple[jax.Array, jax.Array] | None:

@@ -1,6 +1,40 @@
 """Zero-cost proxies other than the NTK's, as functions of `apply_fn(params, x)` and arrays."""
 
-from nasi_jax.proxies.activations import jacob_cov, naswot
-from nasi_jax.proxies.gradients import fisher, grad_norm, grasp, snip, synflow, weights_of, zico
+from nasi_jax.proxies.activations import epe_nas, jacob_cov, meco, naswot, swap, zen
+from nasi_jax.proxies.blocks import (
+    Passage,
+    effective_rank,
+    entropies,
+    expressivity,
+    participation_ratio,
+    progressivity,
+    trainability,
+)
+from nasi_jax.proxies.gradients import fisher, grad_norm, grasp, l2_norm, plain, snip, synflow, weights_of, zico
+from nasi_jax.proxies.information import vkdnw
 
-__all__ = ["fisher", "grad_norm", "grasp", "jacob_cov", "naswot", "snip", "synflow", "weights_of", "zico"]
+__all__ = [
+    "Passage",
+    "effective_rank",
+    "entropies",
+    "epe_nas",
+    "expressivity",
+    "fisher",
+    "grad_norm",
+    "grasp",
+    "jacob_cov",
+    "l2_norm",
+    "meco",
+    "naswot",
+    "participation_ratio",
+    "plain",
+    "progressivity",
+    "snip",
+    "swap",
+    "synflow",
+    "trainability",
+    "vkdnw",
+    "weights_of",
+    "zen",
+    "zico",
+]

@@ -79,6 +79,47 @@ def snip(apply_fn: ApplyFn, params: Any, x: Any, y: Any, loss: Loss = cross_entr
     return _sum_of_products(*sizes)
 
 
+def plain(apply_fn: ApplyFn, params: Any, x: Any, y: Any, loss: Loss = cross_entropy) -> jax.Array:
+    r"""Sums weights times gradients of a batch's mean loss.
+
+    .. math:: \sum_l \sum_i \theta_{li} \, \partial L / \partial \theta_{li}
+
+    Args:
+        apply_fn: the network.
+        params: pytree of parameters.
+        x: inputs, a pytree of arrays (batch, ...).
+        y: integer labels (batch,), or what the loss takes.
+        loss: per-sample loss.
+
+    Returns:
+        A scalar.
+
+    References:
+        Mozer and Smolensky, "Skeletonization: a technique for trimming the fat from a network via relevance
+        assessment", NeurIPS 1988; Abdelfattah et al., ICLR 2021, for the use.
+    """
+    network, reals, x, y = over_reals(apply_fn, params, x, y)
+    gradient = jax.grad(lambda p: _mean_loss(network, p, x, y, loss))(reals)
+    return _sum_of_products(reals, gradient)
+
+
+def l2_norm(params: Any) -> jax.Array:
+    r"""Sums the norms of the weights of all layers.
+
+    .. math:: \sum_l \| \theta_l \|_2
+
+    Args:
+        params: pytree of the parameters that the network has, without those of any other.
+
+    Returns:
+        A scalar.
+
+    References:
+        Abdelfattah et al., "Zero-cost proxies for lightweight NAS", ICLR 2021.
+    """
+    return sum((_norm(leaf) for leaf in weights_of(params)), jnp.zeros(()))
+
+
 def grasp(apply_fn: ApplyFn, params: Any, x: Any, y: Any, loss: Loss = cross_entropy) -> jax.Array:
     r"""Sums the effects of the removal of each weight on the norm of the gradient.
 

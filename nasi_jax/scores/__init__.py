@@ -4,6 +4,7 @@ from nasi_jax.scores.catalogue import SCORES, Candidate, Score, score
 from nasi_jax.scores.combination import Combination
 from nasi_jax.scores.costs import Costs, Counter
 from nasi_jax.scores.evaluator import Evaluator, ScoreEvaluator, TableEvaluator
+from nasi_jax.scores.formula import Formula
 from nasi_jax.scores.latency import Latency, LatencyMethod
 from nasi_jax.scores.limits import InfeasibleError, Limits
 from nasi_jax.scores.linear import LinearCost
@@ -18,6 +19,7 @@ __all__ = [
     "Counter",
     "Draw",
     "Evaluator",
+    "Formula",
     "InfeasibleError",
     "Latency",
     "LatencyMethod",

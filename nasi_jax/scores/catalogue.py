@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +13,14 @@ import jax.numpy as jnp
 
 from nasi_jax import ntk, proxies
 from nasi_jax.data import Loss
-from nasi_jax.nn import CHANNEL_SCALES, PREACTIVATIONS
+from nasi_jax.nn import (
+    CHANNEL_SCALES,
+    FEATURES,
+    PERTURBATIONS,
+    PREACTIVATIONS,
+    RUNNING_SHARE,
+    RUNNING_STATISTICS,
+)
 from nasi_jax.spaces.text import named, unknown
 
 
@@ -25,9 +33,11 @@ class Candidate(NamedTuple):
         x: inputs of a batch, a pytree.
         y: what the outputs are compared with, such as labels (batch,).
         loss: loss of each example.
+        outputs: number of outputs.
         key: typed random key.
-        unnormalised: the network with statistics fixed at 0 and 1.
-        apply: the network as Flax applies it, with further collections: `apply(variables, x, mutable=...)`.
+        apply: the network as Flax applies it, with further collections: `apply(variables, x, mutable=...)`; with
+            `fixed=True` statistics of normalisation are 0 and 1.
+        known: what scores have found already that others of the same candidate look at too, see `shared`.
     """
 
     apply_fn: ntk.ApplyFn
@@ -35,9 +45,16 @@ class Candidate(NamedTuple):
     x: Any
     y: Any
     loss: Loss
+    outputs: int
     key: jax.Array
-    unnormalised: ntk.ApplyFn
     apply: Callable[..., Any]
+    known: dict[Any, Any]
+
+    def shared(self, compute: Callable[[Candidate], Any]) -> Any:
+        """Returns what a function of the candidate gives, computed once for all scores."""
+        if compute not in self.known:
+            self.known[compute] = compute(self)
+        return self.known[compute]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +71,9 @@ class Score:
         data: whether it looks at inputs.
         double: whether float32 overflows in it, so that it needs float64.
         floating: whether it needs inputs that are numbers, and not token ids alone.
+        classes: whether it needs labels that are classes.
+        features: whether it needs a network that shows what its blocks hand on.
+        derived: whether it needs a network of nothing but what the architecture names.
         options: its options with their defaults, written ``name(option=value)``.
     """
 
@@ -65,6 +85,9 @@ class Score:
     data: bool = True
     double: bool = False
     floating: bool = False
+    classes: bool = False
+    features: bool = False
+    derived: bool = False
     options: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
@@ -94,13 +117,84 @@ def _exact_trace(c: Candidate) -> jax.Array:
 
 
 def _synflow(c: Candidate) -> jax.Array:
-    return proxies.synflow(c.unnormalised, c.params, c.x)
+    return proxies.synflow(lambda p, x: c.apply({"params": p}, x, fixed=True), c.params, c.x)
 
 
-def _naswot(c: Candidate) -> jax.Array:
+def _preactivations(c: Candidate) -> list[tuple[jax.Array, jax.Array]]:
     _, observed = c.apply({"params": c.params}, c.x, mutable=[PREACTIVATIONS])
     leaves = jax.tree.leaves(observed[PREACTIVATIONS])
-    return proxies.naswot(zip(leaves[::2], leaves[1::2], strict=True))
+    return list(zip(leaves[::2], leaves[1::2], strict=True))
+
+
+def _of_units(function: Callable[..., jax.Array]) -> Callable[[Candidate], jax.Array]:
+    return lambda c: function(c.shared(_preactivations))
+
+
+def _passages(c: Candidate) -> tuple[list[jax.Array], list[proxies.Passage]]:
+    """Returns the outputs of all blocks, and how a Rademacher cotangent passes each: one pass forward and one back."""
+
+    def features(x: Any, perturbations: Any = None) -> dict[str, jax.Array]:
+        given = {} if perturbations is None else {PERTURBATIONS: perturbations}
+        return c.apply({"params": c.params} | given, x, mutable=[FEATURES])[1][FEATURES]
+
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(features, c.x))
+    found, pullback = jax.vjp(functools.partial(features, c.x), zeros)
+    names = sorted(found)
+    keys = jax.random.split(c.key, len(names))
+    above = {
+        name: jax.random.rademacher(key, found[name].shape, found[name].dtype)
+        for key, name in zip(keys, names, strict=True)
+    }
+    (below,) = pullback(above | {names[0]: jnp.zeros_like(above[names[0]])})
+    passages = [proxies.Passage(above[name], below[before]) for before, name in itertools.pairwise(names)]
+    return [found[name] for name in names], passages
+
+
+def _of_blocks(function: Callable[..., jax.Array]) -> Callable[[Candidate], jax.Array]:
+    return lambda c: function(c.shared(_passages)[0])
+
+
+def _vkdnw(c: Candidate) -> jax.Array:
+    ones = jax.eval_shape(lambda: c.apply({"params": c.params}, c.x, mutable=[CHANNEL_SCALES])[1][CHANNEL_SCALES])
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), ones)
+
+    def scaled(scales: Any, x: Any) -> jax.Array:
+        return c.apply({"params": c.params, CHANNEL_SCALES: scales}, x, fixed=True)
+
+    return proxies.vkdnw(scaled, ones, c.x)
+
+
+_ZEN_NOISE = 0.01
+
+
+def _zen(c: Candidate) -> jax.Array:
+    """Returns the Zen-score: for Gaussian inputs like the batch, whatever is in it."""
+
+    def drawn(key: jax.Array) -> Any:
+        leaves, structure = jax.tree.flatten(c.x)
+        keys = jax.random.split(key, len(leaves))
+        return jax.tree.unflatten(
+            structure,
+            [
+                jax.random.normal(k, leaf.shape, leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+                for k, leaf in zip(keys, leaves, strict=True)
+            ],
+        )
+
+    x, noise = (drawn(key) for key in jax.random.split(c.key))
+    moved = jax.tree.map(lambda a, b: a + _ZEN_NOISE * b if jnp.issubdtype(a.dtype, jnp.floating) else a, x, noise)
+    _, seen = c.apply({"params": c.params}, x, mutable=[FEATURES, RUNNING_STATISTICS])
+    _, noisy = c.apply({"params": c.params}, moved, mutable=[FEATURES])
+    # the variances of the batch, of which the running ones are a share
+    tracked = jax.tree.leaves(seen.get(RUNNING_STATISTICS, {}))[1::2]
+    variances = [(moving - (1 - RUNNING_SHARE)) / RUNNING_SHARE for moving in tracked]
+    last = max(seen[FEATURES])
+    return proxies.zen(seen[FEATURES][last], noisy[FEATURES][last], variances)
+
+
+def _regularised_swap(c: Candidate, mu: int = 1000, sigma: int = 1000) -> jax.Array:
+    thousands = sum(leaf.size for leaf in jax.tree.leaves(c.params)) / 1000
+    return proxies.swap(c.shared(_preactivations)) * jnp.exp(-((thousands - mu) ** 2) / sigma**2)
 
 
 def _fisher(c: Candidate) -> jax.Array:
@@ -109,6 +203,7 @@ def _fisher(c: Candidate) -> jax.Array:
     return proxies.fisher(lambda s, x: c.apply({"params": c.params, CHANNEL_SCALES: s}, x), ones, c.x, c.y, loss=c.loss)
 
 
+_AZ_NAS = "AZ-NAS, Lee and Ham, CVPR 2024"
 _ABDELFATTAH = "Abdelfattah et al., ICLR 2021"
 _NASI = "NASI, Shu et al., ICLR 2022"
 
@@ -142,6 +237,10 @@ SCORES: dict[str, Score] = {
         "Roy and Vetterli, EUSIPCO 2007",
     ),
     "grad_norm": Score(_of_gradients(proxies.grad_norm), "sum over layers of ||grad L||", _ABDELFATTAH, labels=True),
+    "plain": Score(_of_gradients(proxies.plain), "sum theta grad L", _ABDELFATTAH, labels=True),
+    "l2_norm": Score(
+        lambda c: proxies.l2_norm(c.params), "sum over layers of ||theta||", _ABDELFATTAH, data=False, derived=True
+    ),
     "snip": Score(_of_gradients(proxies.snip), "sum |theta grad L|", "Lee et al., ICLR 2019", labels=True),
     "grasp": Score(_of_gradients(proxies.grasp), "-theta^T H grad L", "Wang et al., ICLR 2020", labels=True),
     "synflow": Score(
@@ -159,7 +258,72 @@ SCORES: dict[str, Score] = {
         "Mellor et al., 2020",
         floating=True,
     ),
-    "naswot": Score(_naswot, "log |det K|, K counts the ReLU that agree", "Mellor et al., ICML 2021"),
+    "epe_nas": Score(
+        lambda c: proxies.epe_nas(c.apply_fn, c.params, c.x, c.y, c.outputs),
+        "sum over classes of |sum log(|r| + k)| of correlations r of input gradients",
+        "EPE-NAS, Lopes et al., ICANN 2021",
+        labels=True,
+        floating=True,
+        classes=True,
+    ),
+    "naswot": Score(_of_units(proxies.naswot), "log |det K|, K counts the ReLU that agree", "Mellor et al., ICML 2021"),
+    "swap": Score(
+        _of_units(proxies.swap), "number of different patterns of units over examples", "SWAP, Peng et al., ICLR 2024"
+    ),
+    "swap-regularised": Score(
+        _regularised_swap,
+        "swap times exp(-((params / 1000 - mu) / sigma)^2)",
+        "SWAP, Peng et al., ICLR 2024",
+        derived=True,
+        options={"mu": 1000, "sigma": 1000},
+    ),
+    "meco": Score(
+        _of_units(proxies.meco),
+        "sum over layers of the least eigenvalue of the channels' correlation for one example",
+        "MeCo, Jiang et al., NeurIPS 2023; layers are those that a ReLU reads",
+    ),
+    "zen": Score(
+        _zen,
+        "log E|f(x) - f(x + noise)| + sum log std of normalised layers, Gaussian x",
+        "Zen-NAS, Lin et al., ICCV 2021",
+        data=False,
+        floating=True,
+        features=True,
+        derived=True,
+    ),
+    "vkdnw": Score(
+        _vkdnw,
+        "layers + entropy of the deciles of the Fisher information's eigenvalues, one parameter of each layer",
+        "VKDNW, Týbl and Neumann, CVPR 2025; the parameter is the factor of a layer's first channel",
+        derived=True,
+    ),
+    "expressivity": Score(
+        _of_blocks(proxies.expressivity),
+        "sum over blocks of the entropy of the covariance's eigenvalues",
+        _AZ_NAS,
+        features=True,
+    ),
+    "progressivity": Score(
+        _of_blocks(proxies.progressivity), "least increase of that entropy from block to block", _AZ_NAS, features=True
+    ),
+    "trainability": Score(
+        lambda c: proxies.trainability(c.shared(_passages)[1]),
+        "mean over blocks of 2 - s - 1/s, s the spectral norm of the passage of gradients",
+        _AZ_NAS,
+        features=True,
+    ),
+    "feature-participation-ratio": Score(
+        _of_blocks(proxies.participation_ratio),
+        "sum over blocks of (sum l)^2 / sum l^2 of the covariance's eigenvalues",
+        "InTrain, CVPR 2026, for the ratio of activations",
+        features=True,
+    ),
+    "feature-effective-rank": Score(
+        _of_blocks(proxies.effective_rank),
+        "sum over blocks of exp of the entropy of the covariance's eigenvalues",
+        "Roy and Vetterli, EUSIPCO 2007",
+        features=True,
+    ),
     "zico": Score(
         _of_gradients(proxies.zico), "sum over layers of log sum E|g| / std|g|", "Li et al., ICLR 2023", labels=True
     ),

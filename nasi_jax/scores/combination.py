@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from nasi_jax.scores.formula import Formula
+
 _TAIL = 0.1
 
 
@@ -18,22 +20,25 @@ class Combination:
     a score among a reference sample takes its place, as a fraction: the empirical distribution function, linear between
     the values of the sample. Beyond the sample it goes on with the slope of the outermost tenth, so that better than
     all of them is still told apart. A single score is taken as it is. A score that is better where it is lower is
-    negated.
+    negated. Logarithms go on in a straight line as well.
 
     Attributes:
+        formula: which ranks are added, and how.
         signs: for each score 1, or -1 where lower is better.
         reference: for each score its values on the sample, in order and with its sign; empty for a single score.
     """
 
+    formula: Formula
     signs: dict[str, int]
     reference: dict[str, np.ndarray]
 
     @classmethod
-    def fit(cls, signs: Mapping[str, int], sample: Sequence[Mapping[str, float]] = ()) -> Combination:
+    def fit(cls, formula: Formula, signs: Mapping[str, int], sample: Sequence[Mapping[str, float]] = ()) -> Combination:
         """Makes a combination.
 
         Args:
-            signs: for each score 1, or -1 where lower is better.
+            formula: which ranks are added, and how.
+            signs: for each score of the formula 1, or -1 where lower is better.
             sample: figures of some architectures drawn at random, of which those that are not finite are left out; not
                 needed for a single score.
 
@@ -44,7 +49,8 @@ class Combination:
             ValueError: a score of several has fewer than two different finite values.
         """
         reference = {}
-        for name, sign in signs.items() if len(signs) > 1 else ():
+        for name in formula.weights if formula.single is None else ():
+            sign = signs[name]
             values = np.sort([sign * row[name] for row in sample if np.isfinite(row[name])])
             if len(np.unique(values)) < 2:
                 raise ValueError(
@@ -52,14 +58,23 @@ class Combination:
                     f"{len(np.unique(values))} different finite values"
                 )
             reference[name] = values
-        return cls(dict(signs), reference)
+        return cls(formula, dict(signs), reference)
 
     def __call__(self, figures: Mapping[str, float]) -> float:
         """Returns the value of an architecture, larger for better ones; NaN where a score is NaN."""
-        oriented = {name: sign * figures[name] for name, sign in self.signs.items()}
-        if not self.reference:
-            return sum(oriented.values())
-        return float(np.mean([_rank(values, oriented[name]) for name, values in self.reference.items()]))
+        if self.formula.single is not None:
+            return self.signs[self.formula.single] * figures[self.formula.single]
+        total = 0.0
+        for name, weight in self.formula.weights.items():
+            values = self.reference[name]
+            rank = _rank(values, self.signs[name] * figures[name])
+            total += weight * (_log(rank, 0.5 / len(values)) if self.formula.log else rank)
+        return total / sum(self.formula.weights.values())
+
+
+def _log(rank: float, least: float) -> float:
+    """Returns the logarithm of a rank, which goes on in a straight line below the least that there is in a sample."""
+    return float(np.log(max(rank, least)) + min(0.0, rank / least - 1))
 
 
 def _rank(values: np.ndarray, value: float) -> float:

@@ -127,17 +127,26 @@ class Scorer:
         self._scores = {name: score(name) for name in names}
         if not names or len(set(names)) < len(names):
             raise ValueError(f"scores: expected at least one, and each once, got {tuple(names)}")
-        x = data.shapes(source, 2).x
+        x, y = data.shapes(source, 2)
         floating = any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(x))
         for name, found in self._scores.items():
             if found.floating and not floating:
                 raise ValueError(f"score: {name} needs inputs that are numbers, {space.name} reads others here")
+            if found.classes and not (isinstance(y, jax.ShapeDtypeStruct) and jnp.issubdtype(y.dtype, jnp.integer)):
+                raise ValueError(f"score: {name} needs labels that are classes, the data have others")
         if per_device < 1:
             raise ValueError(f"per_device: expected a positive integer, got {per_device}")
         source.check_batch(config.batch)
         size = space.Size() if config.size is None else config.size
         some = None if space.one_shot else space.at(0)
         capabilities = space.network(some, size, source.outputs).capabilities
+        for name, found in self._scores.items():
+            if found.features and "features" not in capabilities:
+                raise ValueError(f"score: {name} needs networks that show their blocks, those of {space.name} do not")
+            if found.derived and (compilation == "space" or per_device > 1 or mesh is not None):
+                raise ValueError(f"compilation: expected 'blocks' and one architecture at once for {name}")
+        if any(found.derived for found in self._scores.values()):
+            compilation = "blocks"
         if compilation not in (None, *get_args(Compilation)):
             raise ValueError(f"compilation: expected one of {get_args(Compilation)}, got {compilation!r}")
         if compilation == "blocks" and (per_device > 1 or mesh is not None):
@@ -291,11 +300,9 @@ class Scorer:
         blocks, style = self.compilation == "blocks", self._config.style
         genotype, inputs = (architecture, ()) if blocks else (None, (architecture,))
 
-        def apply(variables: Any, x: Any, style: Style = style, **options: Any) -> Any:
-            return self._network(genotype, style=style).apply(variables, x, *inputs, **options)
-
-        def unnormalised(params: Any, x: Any) -> Any:
-            return apply({"params": params}, x, dataclasses.replace(style, normalisation="fixed"))
+        def apply(variables: Any, x: Any, *, fixed: bool = False, **options: Any) -> Any:
+            own = dataclasses.replace(style, normalisation="fixed") if fixed else style
+            return self._network(genotype, style=own).apply(variables, x, *inputs, **options)
 
         params, (x, y) = draw.params, draw.batch
         if blocks and self._space.one_shot:
@@ -308,9 +315,10 @@ class Scorer:
             x=x,
             y=y,
             loss=self._source.loss,
+            outputs=self._source.outputs,
             key=draw.key,
-            unnormalised=unnormalised,
             apply=apply,
+            known={},
         )
 
 

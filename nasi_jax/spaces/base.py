@@ -271,6 +271,11 @@ class SearchSpace(Protocol):
         """Other notations of the field, by name, each as a function that writes a genotype; `parse` reads them."""
         return {}
 
+    @property
+    def subsets(self) -> dict[str, Callable[[Any], bool]]:
+        """Parts of the space that are reported by themselves, by name, each as whether a genotype is in it."""
+        return {}
+
     def writer(self, notation: str | None) -> Callable[[Any], str]:
         """Returns what writes genotypes in a notation of that name, `format` where it is None.
 

@@ -19,6 +19,8 @@ from nasi_jax.nn import (
     Style,
     as_program,
     batch_norm,
+    detached,
+    handed_on,
     is_plain,
     relu_conv_norm,
 )
@@ -354,7 +356,7 @@ class DARTSNetwork(Network):
         auxiliary: whether a second head reads the output of the second reduction and its logits are returned too.
     """
 
-    capabilities = frozenset({"blocks", "drop_path", "auxiliary"})
+    capabilities = frozenset({"blocks", "drop_path", "auxiliary", "features"})
 
     choices: Choices | None = None
     auxiliary: bool = False
@@ -384,6 +386,7 @@ class DARTSNetwork(Network):
             before = last = BatchNorm(style, name="stem_norm")(stem)
         else:
             before, last = _ImageNetStem(size.channels, style, self.execution, name="stem")(x)
+        before, last = detached(self, before), handed_on(self, 0, last)
         features, after_reduction, auxiliary = size.channels, size.stem == "imagenet", None
         reductions = (size.cells // 3, 2 * size.cells // 3)
         for i in range(size.cells):
@@ -398,7 +401,8 @@ class DARTSNetwork(Network):
                 self.execution,
                 name=f"cell_{i}",
             )
-            before, last = last, cell(before, last, None if weights is None else weights[KINDS[reduction]], drop_path)
+            y = cell(before, last, None if weights is None else weights[KINDS[reduction]], drop_path)
+            before, last = detached(self, last), handed_on(self, i + 1, y)
             after_reduction = reduction
             if self.auxiliary and i == reductions[1]:
                 strides = 3 if size.stem == "cifar" else 2

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from nasi_jax.nn import ConvNormReLU, Dense, Style, as_block
+from nasi_jax.nn import ConvNormReLU, Dense, Style, as_block, handed_on
 from nasi_jax.programs import Execution, max_pool
 from nasi_jax.spaces.base import Network, check_images, check_positive
 
@@ -146,7 +146,7 @@ class NASBench101Network(Network):
         operations: see `Cell`.
     """
 
-    capabilities = frozenset({"blocks"})
+    capabilities = frozenset({"blocks", "features"})
 
     matrix: tuple[tuple[int, ...], ...] = ()
     operations: tuple[str, ...] = ()
@@ -166,12 +166,14 @@ class NASBench101Network(Network):
         """
         check_images(x, 4)
         size: NASBench101Size = self.size
-        x = ConvNormReLU(size.channels, 3, self.style, name="stem")(x)
+        x, count = handed_on(self, 0, ConvNormReLU(size.channels, 3, self.style, name="stem")(x)), 0
         for stack in range(STACKS):
             features = size.channels * 2**stack
             if stack > 0:
                 x = max_pool(x, window=2, strides=2)
             for i in range(size.cells):
                 name = f"stack_{stack}_cell_{i}"
-                x = Cell(features, self.matrix, self.operations, self.style, self.execution, name=name)(x)
+                count += 1
+                cell = Cell(features, self.matrix, self.operations, self.style, self.execution, name=name)
+                x = handed_on(self, count, cell(x))
         return Dense(self.outputs, self.style, name="head")(x.mean(axis=(1, 2)))

@@ -102,6 +102,20 @@ class SixEdges(SearchSpace):
         """Returns the six edges between the nodes "0", the input, and "3", the output."""
         return {"cell": [Edge(str(i), str(j), k) for (i, j), k in zip(EDGES, self.names(genotype), strict=True)]}
 
+    @property
+    def subsets(self) -> dict[str, Callable[[Any], bool]]:
+        """The cells in which every operation but `none` is on a path from the input to the output, "valid"."""
+        return {"valid": self._is_valid}
+
+    def _is_valid(self, genotype: Any) -> bool:
+        there = [edge for edge, name in zip(EDGES, self.names(genotype), strict=True) if name != "none"]
+        forwards, backwards = {0}, {_NODES - 1}
+        for source, target in sorted(there):
+            forwards |= {target} if source in forwards else set()
+        for source, target in sorted(there, reverse=True):
+            backwards |= {source} if target in backwards else set()
+        return all(source in forwards and target in backwards for source, target in there)
+
     def names(self, genotype: Any) -> list[str]:
         """Returns the operation of each edge of a concrete genotype."""
         return [self.operations[index] for index in checked(self, genotype).operations]

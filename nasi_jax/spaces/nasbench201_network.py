@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from nasi_jax.nn import (
+    FEATURES,
     RUNNING_STATISTICS,
     BatchNorm,
     ConvNormWeights,
@@ -21,6 +22,7 @@ from nasi_jax.nn import (
     Stem,
     Style,
     channel_scale,
+    handed_on,
     in_turn,
     is_plain,
     observe,
@@ -230,7 +232,7 @@ class NASBench201Network(Network):
         choices: for each edge the index of its only operation, or None for the one-shot network.
     """
 
-    capabilities = frozenset({"blocks", "branches"})
+    capabilities = frozenset({"blocks", "branches", "features"})
 
     choices: tuple[int, ...] | None = None
 
@@ -251,19 +253,23 @@ class NASBench201Network(Network):
         check_images(x, 4)
         size: NASBench201Size = self.size
         style, execution = self.style, self.execution
-        x = Stem(size.channels, style, name="stem")(x)
+        x, count = handed_on(self, 0, Stem(size.channels, style, name="stem")(x)), 0
+        whole = not self.is_mutable_collection(FEATURES)
         for stage in range(STAGES):
             features = size.channels * 2**stage
             if stage > 0:
+                count += 1
                 x = ResidualReduction(features, style, execution, name=f"reduction_{stage}")(x)
+                x = handed_on(self, count, x)
             names = [f"stage_{stage}_cell_{i}" for i in range(size.cells)]
             cell = functools.partial(Cell, features, self.choices, style, execution)
-            if execution.discrete == "branches" and weights is not None and is_plain(self):
+            if execution.discrete == "branches" and weights is not None and is_plain(self) and whole:
                 params = self.variables["params"]
                 x = in_turn(cell(parent=None), [params[name] for name in names], x, weights["cell"])
             else:
                 for name in names:
-                    x = cell(name=name)(x, None if weights is None else weights["cell"])
+                    count += 1
+                    x = handed_on(self, count, cell(name=name)(x, None if weights is None else weights["cell"]))
         x = BatchNorm(style, name="norm")(x)
         observe(self, "last", x)
         return Dense(self.outputs, style, name="head")(nn.relu(x).mean(axis=(1, 2)))

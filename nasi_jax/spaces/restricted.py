@@ -285,6 +285,11 @@ class Restricted(SearchSpace):
         """The space's notations."""
         return self.space.notations
 
+    @property
+    def subsets(self) -> dict[str, Callable[[Any], bool]]:
+        """The space's subsets."""
+        return self.space.subsets
+
     def parse(self, text: str) -> Any:
         """Reads what the space reads.
 

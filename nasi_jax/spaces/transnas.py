@@ -14,7 +14,7 @@ from flax import linen as nn
 from flax import struct
 
 from nasi_jax.data import Gaussian
-from nasi_jax.nn import BatchNorm, Conv, Dense, ReLUConvNorm, Style
+from nasi_jax.nn import BatchNorm, Conv, Dense, ReLUConvNorm, Style, handed_on
 from nasi_jax.programs import Execution
 from nasi_jax.spaces import text as text_form
 from nasi_jax.spaces.base import Genotype, Network, Weights, check_images, check_positive
@@ -167,7 +167,7 @@ class TransNASNetwork(Network):
         choices: for each edge the index of its only operation, or None for the one-shot network.
     """
 
-    capabilities = frozenset({"blocks"})
+    capabilities = frozenset({"blocks", "features"})
 
     choices: tuple[int, ...] | None = None
 
@@ -192,11 +192,13 @@ class TransNASNetwork(Network):
         x = Conv(features // 2, 3, style=self.style, strides=2, name="stem_conv")(x)
         x = BatchNorm(self.style, name="stem_norm")(x)
         x = ReLUConvNorm(features, 3, 2, self.style, execution=execution, name="stem_last")(x)
+        x, count = handed_on(self, 0, x), 0
         for module, factor in enumerate(_MODULES):
             features *= factor
             for i in range(size.cells):
                 strides = factor if i == 0 else 1
                 name = f"module_{module}_cell_{i}"
                 cell = Cell(features, self.choices, self.style, execution, _OPERATIONS, strides, name=name)
-                x = cell(x, None if weights is None else weights["cell"])
+                count += 1
+                x = handed_on(self, count, cell(x, None if weights is None else weights["cell"]))
         return Dense(self.outputs, self.style, name="head")(x.mean(axis=(1, 2)))

@@ -84,6 +84,22 @@ def _precision(share: float) -> Function:
     return precision
 
 
+def _ndcg(share: float) -> Function:
+    def ndcg(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
+        if truth.min() < 0 or not truth.any():
+            return np.nan
+        discounts = 1 / np.log2(np.arange(len(truth)) + 2)
+        discounts[max(1, round(share * len(truth))) :] = 0
+        # architectures of one score share the mean of their gains and of their places
+        _, places, counts = np.unique(-score, return_inverse=True, return_counts=True)
+        gains = np.bincount(places, truth) / counts
+        ends = np.cumsum(counts)
+        shares = np.diff(np.concatenate([[0.0], np.cumsum(discounts)])[np.concatenate([[0], ends])])
+        return float(gains @ shares / (np.sort(truth)[::-1] @ discounts))
+
+    return ndcg
+
+
 def _best_of(score: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> float:
     chosen = rng.integers(0, len(score), (200, _SELECTION))
     return float(np.mean(truth[chosen[np.arange(200), np.argmax(score[chosen], axis=1)]]))
@@ -96,17 +112,26 @@ STATISTICS: dict[str, Function] = {
     "weighted tau": _weighted_tau,
     "precision at 1%": _precision(0.01),
     "precision at 5%": _precision(0.05),
+    "ndcg at 10%": _ndcg(0.1),
     f"best of {_SELECTION}": _best_of,
 }
 """What is computed.
 
 Kendall's tau b; Spearman's rho; Pearson's r with the logarithm of the score's size, zeros left out; tau weighted by
-hyperbolic rank (Vigna, 2015); the share of the best 1% and 5% that are among the score's own; the mean figure of the
-best by score of 100.
+hyperbolic rank (Vigna, 2015); the share of the best 1% and 5% that are among the score's own; the discounted
+gain of the first tenth by score over that of the best tenth (Järvelin and Kekäläinen, 2002), figures themselves the
+gains, NaN where one is negative; the mean figure of the best by score of 100.
 """
 
 
-def rank(score: np.ndarray, truth: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> Ranking:
+def rank(
+    score: np.ndarray,
+    truth: np.ndarray,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    only: Sequence[str] = tuple(STATISTICS),
+) -> Ranking:
     """Measures how a score ranks architectures.
 
     Args:
@@ -114,6 +139,7 @@ def rank(score: np.ndarray, truth: np.ndarray, *, resamples: int = 1000, seed: i
         truth: the published figure, (architectures,); its unit counts in the best of 100 alone.
         resamples: bootstrap samples of architectures, percentile intervals.
         seed: seed of resamples and of what is random in a statistic.
+        only: names of the statistics that are computed, all of `STATISTICS` by default.
 
     Returns:
         The statistics; architectures whose score is not a number, or whose figure is not a finite one, are left out and
@@ -134,7 +160,8 @@ def rank(score: np.ndarray, truth: np.ndarray, *, resamples: int = 1000, seed: i
     score, truth = score[known], truth[known]
     _, counts = np.unique(score, return_counts=True)
     statistics: dict[str, Statistic] = {}
-    for name, function in STATISTICS.items():
+    for name in only:
+        function = STATISTICS[name]
         if len(counts) == 1:
             statistics[name] = Statistic(np.nan, np.nan, np.nan)
             continue
@@ -162,19 +189,22 @@ def rank(score: np.ndarray, truth: np.ndarray, *, resamples: int = 1000, seed: i
     )
 
 
-def rank_sum(scores: Sequence[np.ndarray]) -> np.ndarray:
+def rank_sum(scores: Sequence[np.ndarray], weights: Sequence[float] | None = None, *, log: bool = False) -> np.ndarray:
     """Adds the ranks that several scores give, each larger for architectures said to be better.
 
     Args:
         scores: arrays (architectures,).
+        weights: what each rank is multiplied by; 1 by default.
+        log: whether the logarithms of the ranks are added.
 
     Returns:
-        The sums, between the number of scores and that times the architectures; NaN where a score is.
+        The sums, (architectures,); NaN where a score is.
 
     References:
-        Lee and Ham, "AZ-NAS: assembling zero-cost proxies for network architecture search", CVPR 2024, for the use.
+        Lee and Ham, "AZ-NAS: assembling zero-cost proxies for network architecture search", CVPR 2024, for logarithms.
     """
-    return np.sum([scipy.stats.rankdata(score, nan_policy="omit") for score in scores], axis=0)
+    ranks = np.array([scipy.stats.rankdata(score, nan_policy="omit") for score in scores])
+    return np.array([1.0] * len(ranks) if weights is None else weights) @ (np.log(ranks) if log else ranks)
 
 
 def as_json(ranking: Ranking) -> dict[str, Any]:

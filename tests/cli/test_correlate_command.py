@@ -192,3 +192,29 @@ def test_files_of_others_are_left_alone(files, tmp_path, capsys):
 def test_bad_files(files, change, message, capsys):
     assert run(**change) == 2
     assert message in capsys.readouterr().err
+
+
+def test_formulas_and_subsets(files, tmp_path, capsys):
+    cells, truth, mean = files
+    assert run("--out", "c", "--subset", "valid", combine=("log(2*snip+ntk-condition-number)",)) == 0
+    found = json.loads((tmp_path / "c" / "correlation.json").read_text())["scores"]
+    valid = np.array([SPACE.subsets["valid"](SPACE.parse(cell)) for cell in cells])
+    combined = found["log(2*snip+ntk-condition-number)"]["accuracy"]
+    assert combined["count"] == valid.sum()
+    ranks = np.log(scipy.stats.rankdata(mean[valid]))
+    expected = scipy.stats.spearmanr(3 * ranks, truth[valid])[0]
+    assert combined["statistics"]["spearman"]["value"] == pytest.approx(expected)
+    assert "Architectures of the subset valid of nasbench201 alone." in capsys.readouterr().out
+    assert run("--out", "d", "--subset", "valied") == 2
+    assert "did you mean 'valid'" in capsys.readouterr().err
+
+
+def test_architectures_in_several_rows_of_the_table(files, tmp_path, capsys):
+    cells, truth, mean = files
+    spaced = [f"{cell.replace('|+|', '| + |')},{value + 1},0" for cell, value in zip(cells, truth, strict=True)]
+    with (tmp_path / "table.csv").open("a") as file:
+        file.write("\n".join(spaced))
+    assert run("--out", "c", "--repeated", "mean") == 0
+    found = json.loads((tmp_path / "c" / "correlation.json").read_text())["scores"]["snip"]["accuracy"]
+    assert found["statistics"]["spearman"]["value"] == pytest.approx(scipy.stats.spearmanr(mean, truth)[0])
+    assert found["count"] == len(cells)

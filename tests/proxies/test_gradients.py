@@ -29,6 +29,10 @@ def test_grad_norm_and_snip_by_hand(case):
     np.testing.assert_allclose(proxies.grad_norm(f, params, x, y), expected, rtol=1e-10)
     expected = sum(np.abs(p * g).sum() for p, g in zip(layers(params), gradients, strict=True))
     np.testing.assert_allclose(proxies.snip(f, params, x, y), expected, rtol=1e-10)
+    expected = sum((p * g).sum() for p, g in zip(layers(params), gradients, strict=True))
+    np.testing.assert_allclose(proxies.plain(f, params, x, y), expected, rtol=1e-10)
+    expected = sum(np.linalg.norm(p) for p in layers(params))
+    np.testing.assert_allclose(proxies.l2_norm(params), expected, rtol=1e-10)
 
 
 def test_grasp_from_the_dense_hessian(x64):

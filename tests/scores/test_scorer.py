@@ -11,7 +11,7 @@ import toys
 from flax import linen as nn
 
 from nasi_jax import data, ntk, proxies, scores, spaces
-from nasi_jax.nn import PREACTIVATIONS, Style
+from nasi_jax.nn import FEATURES, PERTURBATIONS, PREACTIVATIONS, Style
 
 SPACE = spaces.NASBench201()
 SOURCE = data.Gaussian((8, 8, 3), 4)
@@ -22,13 +22,45 @@ CELLS = (
 )
 
 
-FEW = ("ntk-one-batch", "naswot", "zico", "params")
+FEW = ("ntk-one-batch", "naswot", "zico", "params", "swap", "expressivity", "trainability")
+WHOLE = tuple(name for name, score in scores.SCORES.items() if not score.derived)
+
+
+BY_EIGENVALUES = ("meco", "expressivity", "progressivity", "trainability", "feature-effective-rank")
+
+
+def preactivations(module, params, x):
+    leaves = jax.tree.leaves(module.apply({"params": params}, x, mutable=[PREACTIVATIONS])[1])
+    return list(zip(leaves[::2], leaves[1::2], strict=True))
+
+
+def features(module, params, x):
+    found = module.apply({"params": params}, x, mutable=[FEATURES])[1][FEATURES]
+    return [found[name] for name in sorted(found)]
+
+
+def passages(module, params, x, key):
+    """Block by block: the network from the output of one block on, whose next output is what is looked at."""
+    outputs = features(module, params, x)
+    found = []
+    for i, (block_key, above) in enumerate(zip(jax.random.split(key, len(outputs)), outputs, strict=True)):
+        if i:
+            cotangent = jax.random.rademacher(block_key, above.shape, above.dtype)
+
+            def block(shift, i=i):
+                shifts = {f"{j:03d}": shift if j == i - 1 else jnp.zeros_like(y) for j, y in enumerate(outputs)}
+                variables = {"params": params, PERTURBATIONS: shifts}
+                return module.apply(variables, x, mutable=[FEATURES])[1][FEATURES][f"{i:03d}"]
+
+            (below,) = jax.vjp(block, jnp.zeros_like(outputs[i - 1]))[1](cotangent)
+            found.append(proxies.Passage(cotangent, below))
+    return found
 
 
 @pytest.fixture(
     scope="module",
     params=[("space", FEW), ("blocks", tuple(scores.SCORES)),
-            pytest.param(("space", tuple(scores.SCORES)), marks=pytest.mark.slow)],
+            pytest.param(("space", WHOLE), marks=pytest.mark.slow)],
     ids=["space-few", "blocks", "space"],
 )  # fmt: skip
 def scored(request):
@@ -67,10 +99,20 @@ def test_every_score_is_that_of_the_derived_network(number, scored):
         "jacob_cov": lambda: proxies.jacob_cov(apply_fn, params, x),
         "zico": lambda: proxies.zico(apply_fn, params, x, y),
         "params": lambda: sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "plain": lambda: proxies.plain(apply_fn, params, x, y),
+        "l2_norm": lambda: proxies.l2_norm(params),
+        "epe_nas": lambda: proxies.epe_nas(apply_fn, params, x, y, 4),
+        "swap": lambda: proxies.swap(preactivations(module, params, x)),
+        "meco": lambda: proxies.meco(preactivations(module, params, x)),
+        "expressivity": lambda: proxies.expressivity(features(module, params, x)),
+        "progressivity": lambda: proxies.progressivity(features(module, params, x)),
+        "trainability": lambda: proxies.trainability(passages(module, params, x, draw.key)),
+        "feature-effective-rank": lambda: proxies.effective_rank(features(module, params, x)),
+        "feature-participation-ratio": lambda: proxies.participation_ratio(features(module, params, x)),
     }
     for name in expected.keys() & got.keys():
-        rtol = 2e-3 if name in ("zico", "jacob_cov") else 1e-5
-        np.testing.assert_allclose(got[name], expected[name](), rtol=rtol, err_msg=name)
+        rtol = 2e-3 if name in ("zico", "jacob_cov", "epe_nas") else 1e-4 if name in BY_EIGENVALUES else 1e-5
+        np.testing.assert_allclose(got[name], expected[name](), rtol=rtol, atol=1e-5, err_msg=name)
     if "synflow" not in got:
         return
     summed = ntk.spectrum(ntk.kernel(apply_fn, params, x, form="summed"))
@@ -258,11 +300,19 @@ def test_loose_ends_have_no_part_in_a_score():
         (("snip",), CONFIG, {"per_device": 0}, "per_device: expected"),
         (("snip",), CONFIG, {"compilation": "cells"}, "compilation: expected one of"),
         (("snip",), CONFIG, {"compilation": "blocks", "per_device": 2}, "compilation: expected 'space'"),
+        (("zen",), CONFIG, {"compilation": "space"}, "'blocks' and one architecture at once for zen"),
+        (("vkdnw",), CONFIG, {"per_device": 2}, "'blocks' and one architecture at once for vkdnw"),
     ],
 )
 def test_bad_arguments_are_refused(names, config, options, message):
     with pytest.raises(ValueError, match=message):
         scores.Scorer(SPACE, SOURCE, names, config, **options)
+
+
+def test_a_score_of_blocks_needs_networks_that_show_them():
+    space = spaces.NASBench1Shot1(1)
+    with pytest.raises(ValueError, match="expressivity needs networks that show their blocks"):
+        scores.Scorer(space, SOURCE, ["expressivity"], scores.ScoreConfig(space.Size(2, 1), 4))
 
 
 def test_a_batch_of_one_is_refused():

@@ -28,7 +28,7 @@ def evaluator(space):
 
 @pytest.mark.parametrize("name", search.VARIANTS)
 def test_a_strategy_by_values_alone(space, evaluator, name):
-    value = scores.Combination.fit({"ntk-one-batch": 1})
+    value = scores.Combination.fit(scores.Formula.parse("ntk-one-batch"), {"ntk-one-batch": 1})
     only = {"ntk-one-batch": 1}
     one = search.BlackBox(
         jax.random.key(0), search.VARIANTS[name], space, evaluator, lambda row: value({n: row[n] for n in only}),

@@ -276,3 +276,12 @@ def test_bad_images_are_refused(shape):
     network = SPACE.network(SPACE.parse(ALL_CONVOLUTIONS), SPACE.Size(2, 1), 3)
     with pytest.raises(ValueError, match="x: expected images"):
         jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape))
+
+
+def test_as_many_cells_are_without_dead_branches_as_published():
+    """9,445, of which newer papers report (Týbl and Neumann, 2025); the one without any operation is among them."""
+    rows = np.stack([np.asarray(genotype.operations) for genotype in SPACE.enumerate()]) != 0
+    there, counts = np.unique(rows, axis=0, return_counts=True)
+    valid = SPACE.subsets["valid"]
+    whole = [valid(spaces.NASBench201Genotype(row.astype(np.int32))) for row in there]
+    assert counts[whole].sum() == 9445

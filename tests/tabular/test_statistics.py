@@ -81,3 +81,26 @@ def test_a_score_of_two_values_has_no_logarithm_but_ranks():
     found = tabular.rank(np.where(truth < 25, 0.0, 1.0), truth, resamples=10).statistics
     assert np.isnan(found["pearson of log"].value)
     assert found["spearman"].value > 0.8
+
+
+def test_rank_sums_with_weights_and_logarithms():
+    a, b = np.array([3.0, 1, 2, 1]), np.array([10.0, 30, 20, 40])
+    ranks = scipy.stats.rankdata(a), scipy.stats.rankdata(b)
+    np.testing.assert_allclose(tabular.rank_sum([a, b], [2, 0.5]), 2 * ranks[0] + ranks[1] / 2)
+    np.testing.assert_allclose(tabular.rank_sum([a, b], log=True), np.log(ranks[0]) + np.log(ranks[1]))
+
+
+@pytest.mark.parametrize("levels", [4, 1000])
+def test_ndcg_is_the_mean_over_the_orders_of_ties(levels):
+    """The formula of scikit-learn's ndcg_score with k, here by hand over random orders of equal scores."""
+    rng = np.random.default_rng(0)
+    score, truth = rng.integers(0, levels, 40).astype(float), rng.uniform(50, 95, 40)
+    discounts = np.where(np.arange(40) < 4, 1 / np.log2(np.arange(40) + 2), 0)
+    found = [
+        np.sum(truth[np.lexsort((rng.random(40), -score))] * discounts) for _ in range(1 if levels == 1000 else 20000)
+    ]
+    expected = np.mean(found) / np.sum(np.sort(truth)[::-1] * discounts)
+    got = tabular.STATISTICS["ndcg at 10%"](score, truth, rng)
+    assert got == pytest.approx(expected, rel=1e-9 if levels == 1000 else 1e-3)
+    assert tabular.STATISTICS["ndcg at 10%"](truth, truth, rng) == pytest.approx(1)
+    assert np.isnan(tabular.STATISTICS["ndcg at 10%"](score, truth - 60, rng))
