@@ -64,3 +64,14 @@ def test_latency_runs_on_a_few_architectures(tmp_path):
     subprocess.run([sys.executable, script, *few], check=True, capture_output=True)
     lines = (tmp_path / "t.md").read_text().splitlines()
     assert [line.split("|")[1].strip() for line in lines[-2:]] == ["measured again", "added up, fitted to 4"]
+
+
+@pytest.mark.slow
+def test_bilevel_step_runs_at_a_tiny_size(tmp_path):
+    script = ROOT / "benchmarks" / "bilevel_step.py"
+    size = ["--cells", "3", "--channels", "2", "--image-size", "8", "--batch", "4", "--steps", "1"]
+    kinds = ["--kinds", "first", "second", "snas", "--out", tmp_path / "t.md"]
+    subprocess.run([sys.executable, script, *size, *kinds], check=True, capture_output=True)
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    ours = [line.split("|")[1].strip() for line in lines[2:] if "nasi_jax" in line]
+    assert ours == ["first order", "second order", "SNAS"]

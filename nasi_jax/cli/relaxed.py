@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
@@ -15,34 +17,42 @@ import tyro
 import nasi_jax
 from nasi_jax import data, runs, search, spaces
 from nasi_jax.cli.reports import write_report
-from nasi_jax.programs import member, stack
+from nasi_jax.programs import member
 from nasi_jax.runs import RunFolder, provenance
 from nasi_jax.scores import Costs
-from nasi_jax.search import NASI, NASIState
+from nasi_jax.search import Relaxed, Supernet
 
 if TYPE_CHECKING:
     from nasi_jax.cli.search import Search
 
 RESULT = "genotype.json"
-_SHOWN = ("objective", "trace", "penalty", "nu")
-_FIGURES = (*_SHOWN, "gradient_norm", "excess")
-_LEAVES = ("alphas.npz", "alphas.png", "cell.png", "histogram.png", "history.png", "latency.json", "report.html")
-SizeT = TypeVar("SizeT")
+_LEAVES = (
+    "alphas.npz", "alphas.png", "cell.png", "cells.png", "course.png", "histogram.png", "history.png", "latency.json",
+    "moments.npz", "report.html",
+)  # fmt: skip
+_SECONDS_BETWEEN_CHECKPOINTS = {False: 5.0, True: 60.0}  # without weights, with weights
+_DRAWN = 4
+"""Moments whose cells are drawn."""
+StrategyT = TypeVar("StrategyT", bound=Relaxed)
 
 
 @dataclasses.dataclass(frozen=True)
-class RelaxedOptions(Generic[SizeT]):
+class RelaxedOptions(Generic[StrategyT]):
     """Settings of a search over relaxed architectures.
 
     Attributes:
         strategy: the settings.
     """
 
-    strategy: Annotated[NASI[SizeT], tyro.conf.arg(name="")]
+    strategy: Annotated[StrategyT, tyro.conf.arg(name="")]
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the result, as JSON values."""
-        return {"search": dataclasses.asdict(self.strategy)}
+        return {"search": dataclasses.asdict(self.strategy)}  # type: ignore[call-overload]
+
+    def fitted(self, source: data.Source) -> Relaxed:
+        """Returns the strategy for the data."""
+        return self.strategy
 
     def run(self, verb: Search, space: spaces.SearchSpace, settings: dict[str, Any]) -> str:
         """Runs the searches, writes the run folder, and returns the chosen genotype's text form.
@@ -57,60 +67,122 @@ class RelaxedOptions(Generic[SizeT]):
 
         Raises:
             ValueError: an option is out of range, the run folder cannot be used, or nothing meets the limits.
+            NonFiniteError: a figure is NaN or infinite; the steps before it are kept.
         """
         source = verb.data.source(space)
-        search.check(space, source, self.strategy)
+        strategy = self.fitted(source)
+        search.check(space, source, strategy)
         limits = verb.limits.opened()
         limited = limits.bounds
-        latency = verb.latency if "latency_ms" in limited else None
-        costs = Costs(space, source.outputs, latency=latency, file=verb.out / "latency.json")
-        if latency is None:  # said before there is a folder, which times are kept in
+        timed = "latency_ms" in (*limited, *getattr(strategy, "resource", ()))
+        costs = Costs(space, source.outputs, latency=verb.latency if timed else None, file=verb.out / "latency.json")
+        if not timed:  # said before there is a folder, which times are kept in
             search.most_likely(space, space.alphas(), limits, costs, costs.linear(limited))
         keys = jax.vmap(jax.random.key)(verb.seed + np.arange(verb.seeds, dtype=np.uint32))
+        trains, whole = isinstance(strategy, Supernet), settings | {"search": dataclasses.asdict(strategy)}  # type: ignore[call-overload]
         opened = RunFolder.open(
-            verb.out, "nasi search", settings, results=(RESULT,), leaves=_LEAVES, overwrite=verb.overwrite
+            verb.out, "nasi search", whole, results=(RESULT,), leaves=_LEAVES, overwrite=verb.overwrite
         )
         with opened as folder:
             linear = costs.linear(limited)
-            start = self.strategy.init(space, limits=[(linear[name], bound) for name, bound in limited.items()])
-            states = stack([start] * verb.seeds)
-            ended = runs.run(
-                folder,
-                lambda stored, _: self._steps(verb.seed, space, source, keys, states if stored is None else stored),
-                runs.SmallStore(folder, states),
-                total=self.strategy.steps,
-                label=f"nasi search {space.name}",
-            )
+            bounds = [(linear[name], bound) for name, bound in limited.items()]
+            states = search.init_states(keys, space, source, strategy, bounds, costs)
+
+            def begin(stored: Any, rows: list[runs.Row]) -> Iterator[runs.Step[Any]]:
+                if trains and stored is None:
+                    _announce(keys[0], space, source, strategy, states)
+                return _steps(verb.seed, space, source, strategy, keys, states if stored is None else stored)
+
+            try:
+                ended = runs.run(
+                    folder,
+                    begin,
+                    runs.SmallStore(folder, states),
+                    total=strategy.steps,
+                    label=f"nasi search {space.name}",
+                    every=_SECONDS_BETWEEN_CHECKPOINTS[trains],
+                )
+            except search.NonFiniteError as error:
+                print(
+                    f"nasi: the last good checkpoint is of step {error.step}, in {str(folder.path)!r}", file=sys.stderr
+                )
+                raise
 
             def selected(alphas: spaces.Alphas) -> Any:
                 return search.most_likely(space, alphas, limits, costs, linear)
 
-            text = _write_result(folder, space, settings, ended, verb.seed, selected, costs)
+            text = _write_result(folder, space, strategy, whole, ended, verb, selected, costs)
             folder.remove_checkpoint()
         return text
 
-    def _steps(
-        self, seed: int, space: spaces.SearchSpace, source: data.Source, keys: jax.Array, states: NASIState
-    ) -> Iterator[runs.Step[NASIState]]:
-        done = int(states.step[0])
-        for latest, infos in search.iterate(keys, space, source, self.strategy, states):
-            figures = infos._asdict()
-            steps = infos.trace.shape[1]
-            rows = [
-                {"seed": seed + i, "step": done + offset} | {name: float(figures[name][i, offset]) for name in _FIGURES}
-                for offset in range(steps)
-                for i in range(len(keys))
-            ]
-            done += steps
-            yield runs.Step(done, latest, rows, {name: float(np.mean(figures[name][:, -1])) for name in _SHOWN})
+
+@dataclasses.dataclass(frozen=True)
+class TrainedOptions(RelaxedOptions[StrategyT], Generic[StrategyT]):
+    """Settings of a search that trains the weights of a one-shot network.
+
+    Attributes:
+        epochs: steps as passes over the training part of the data, instead of --steps.
+    """
+
+    epochs: float | None = None
+
+    def fitted(self, source: data.Source) -> Relaxed:
+        """Returns the strategy, with the steps of the epochs."""
+        if self.epochs is None:
+            return self.strategy
+        strategy: Any = self.strategy
+        training = strategy.prepared(source).training
+        if not hasattr(training, "__len__"):
+            raise ValueError(f"epochs: expected --steps instead with data that have no end, got {self.epochs}")
+        if not 0 < self.epochs < math.inf:
+            raise ValueError(f"epochs: expected a positive number, got {self.epochs}")
+        steps = max(1, round(self.epochs * (len(training) // strategy.batch)))
+        return dataclasses.replace(strategy, steps=steps)
+
+
+def _steps(
+    seed: int, space: spaces.SearchSpace, source: data.Source, strategy: Relaxed, keys: jax.Array, states: Any
+) -> Iterator[runs.Step[Any]]:
+    done = int(states.step[0])
+    for latest, infos in search.iterate(keys, space, source, strategy, states):
+        figures = infos._asdict()
+        steps = len(figures[strategy.shown[0]][0])
+        rows = [
+            {"seed": seed + i, "step": done + offset}
+            | {name: float(values[i, offset]) for name, values in figures.items()}
+            for offset in range(steps)
+            for i in range(len(keys))
+        ]
+        done += steps
+        if isinstance(strategy, Supernet) and done in strategy.moments_at:
+            place = strategy.moments_at.index(done)
+            looks = {name: np.asarray(values)[:, place] for name, values in latest.looks.items()}
+            for i, row in enumerate(rows[-len(keys) :]):
+                row |= {name: float(values[i]) for name, values in looks.items() if np.isfinite(values[i])}
+        yield runs.Step(done, latest, rows, {name: float(np.mean(figures[name][:, -1])) for name in strategy.shown})
+
+
+def _announce(key: jax.Array, space: spaces.SearchSpace, source: data.Source, strategy: Any, states: Any) -> None:
+    """Says what the search will take, before its first step."""
+    trial = search.trial(key, space, source, strategy, member(states, 0))
+    count, weights = len(states.step), sum(leaf[0].size for leaf in jax.tree.leaves(states.params))
+    seconds = count * (strategy.warmup_steps * trial.warm_step + (strategy.steps - strategy.warmup_steps) * trial.step)
+    print(
+        f"nasi search: {weights / 1e6:.3f} million weights in the one-shot network; compiled in "
+        f"{trial.compilation:.0f} s, {trial.step:.3g} s a step, {strategy.steps} steps, about {seconds / 60:.0f} min; "
+        f"peak memory {trial.memory / 2**30:.1f} GB",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _write_result(
     folder: RunFolder,
     space: spaces.SearchSpace,
+    strategy: Relaxed,
     settings: dict[str, Any],
-    ended: runs.Ended[NASIState],
-    seed: int,
+    ended: runs.Ended[Any],
+    verb: Search,
     selected: Any,
     costs: Costs,
 ) -> str:
@@ -121,7 +193,7 @@ def _write_result(
     genotype = selected(mean)
     found = [selected(member(alphas, i)) for i in range(len(states.step))]
     searches = [
-        {"seed": seed + i, "genotype": space.format(g)} | (costs(g) if settings["limits"] else {})
+        {"seed": verb.seed + i, "genotype": space.format(g)} | (costs(g) if settings["limits"] else {})
         for i, g in enumerate(found)
     ]
     origin = provenance(settings["precision"]) | {"seconds": round(ended.seconds, 1)}
@@ -131,7 +203,8 @@ def _write_result(
     folder.write("alphas.npz", buffer.getvalue())
 
     text = space.format(genotype)
-    history = {name: np.reshape([row[name] for row in ended.rows], (-1, len(found))).T for name in _SHOWN}
+    names = (*strategy.shown, *(strategy.measured if isinstance(strategy, Supernet) else ()))
+    history = {name: np.reshape([row.get(name, math.nan) for row in ended.rows], (-1, len(found))).T for name in names}
     chosen = {name: np.stack([np.asarray(space.encode(g)[name]) for g in found]) for name in alphas}
     rows = {name: np.where(values.any(axis=-1), values.argmax(axis=-1), -1) for name, values in chosen.items()}
     pictures = {
@@ -143,7 +216,7 @@ def _write_result(
         ),
         "Search": (
             "history.png",
-            "Objective before the penalty, trace norm estimate, penalty and constraint nu at every step.",
+            f"At every step: {', '.join(name.replace('_', ' ') for name in names)}.",
             nasi_jax.report.history_figure(history),
         ),
         "Operations over searches": (
@@ -152,9 +225,40 @@ def _write_result(
             nasi_jax.report.histogram_figure(space, rows),
         ),
     }
-    title = f"NASI on {space.name}: {len(found)} search{'es' if len(found) > 1 else ''}"
+    if isinstance(strategy, Supernet):
+        pictures |= _over_time(folder, space, strategy, states)
+    title = f"{verb.strategy.upper()} on {space.name}: {len(found)} search{'es' if len(found) > 1 else ''}"
     columns = tuple(searches[0])
     tables = {"Searches": (columns, [tuple(entry.values()) for entry in searches])}
     write_report(folder, title, text, pictures, tables, {"Settings": settings, "Provenance": origin})
     folder.write(RESULT, json.dumps(record, indent=2) + "\n")
     return text
+
+
+def _over_time(folder: RunFolder, space: spaces.SearchSpace, strategy: Supernet[Any], states: Any) -> dict[str, Any]:
+    """Writes the logits of all moments, and returns the pictures of them."""
+    done = int(states.step[0])
+    kept = [i for i, at in enumerate(strategy.moments_at) if at <= done]
+    steps = np.array(strategy.moments_at)[kept]
+    moments = {kind: np.asarray(values)[:, kept] for kind, values in states.moments.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **moments, steps=steps, stopped=np.asarray(states.stopped))
+    folder.write("moments.npz", buffer.getvalue())
+    mean = {kind: values.mean(axis=0) for kind, values in moments.items()}
+    drawn = np.unique(np.linspace(0, len(kept) - 1, min(_DRAWN, len(kept))).round().astype(int))
+    cells = {
+        f"after step {steps[i]}": space.graph(space.decode({kind: values[i] for kind, values in mean.items()}))
+        for i in drawn
+    }
+    return {
+        "Probabilities over time": (
+            "course.png",
+            "Probability of every choice, mean logits of the searches.",
+            nasi_jax.report.course_figure(space, steps, mean),
+        ),
+        "Cells over time": (
+            "cells.png",
+            "What the largest mean logits select after some of the steps.",
+            nasi_jax.report.cells_figure(cells, space.operations),
+        ),
+    }

@@ -12,11 +12,11 @@ import tyro
 from nasi_jax import search, spaces
 from nasi_jax.cli.blackbox import BlackBoxOptions
 from nasi_jax.cli.options import DataOptions, LimitOptions, SpaceOptions, named_in
-from nasi_jax.cli.relaxed import RelaxedOptions
+from nasi_jax.cli.relaxed import RelaxedOptions, TrainedOptions
 from nasi_jax.scores import LatencyMethod, ScoreConfig
 from nasi_jax.spaces.text import unknown
 
-RELAXED = ("nasi",)
+RELAXED = tuple(search.METHODS)
 STRATEGIES = (*RELAXED, *search.STRATEGIES)
 _SETTINGS = ("strategy", "seeds", "seed", "precision", "latency")
 
@@ -40,15 +40,18 @@ MethodT = TypeVar("MethodT", bound=Method)
 class Search(Generic[MethodT]):
     """Select an architecture; write genotype, history, figures and a report into a run folder.
 
-    Strategies: nasi (the default) moves the logits of a one-shot network at initialisation; random, grid, evolution,
-    local and reinforce evaluate architectures one by one. `nasi search --strategy NAME --help` lists what one takes. A
-    run that was interrupted continues when the same command is given again.
+    Strategies: nasi (the default) moves the logits of a one-shot network at initialisation; darts, gdas and snas move
+    them while they train its weights; random, grid, evolution, local and reinforce evaluate architectures one by one.
+    `nasi search --strategy NAME --help` lists what one takes. A run that was interrupted continues when the same
+    command is given again.
 
     Attributes:
         out: run folder.
-        strategy: how architectures are chosen: nasi, random, grid, evolution, local or reinforce.
-        preset: settings to start from. nasi: default, or the paper's nasi-fix or nasi-ada. evolution: real2019,
-            nasbench201, naslib or plain. reinforce: natsbench, ppo, lstm or enas. random: without-replacement.
+        strategy: how architectures are chosen: nasi, darts, gdas, snas, random, grid, evolution, local or reinforce.
+        preset: settings to start from. nasi: default, or the paper's nasi-fix or nasi-ada. darts: darts-v1, darts-v2
+            and darts-single-level as published, darts-es, r-darts-l2, r-darts-dp, darts-minus or darts-pt. snas: snas
+            or snas-constrained. evolution: real2019, nasbench201, naslib or plain. reinforce: natsbench, ppo, lstm or
+            enas. random: without-replacement.
         seeds: number of independent searches.
         seed: seed of the first search; the others count up from it.
         precision: floating-point type of the search.
@@ -108,7 +111,7 @@ class Search(Generic[MethodT]):
 def presets(strategy: str) -> tuple[str, ...]:
     """Returns the names of the settings of a strategy, "default" first."""
     if strategy in RELAXED:
-        return tuple(search.PRESETS)
+        return tuple(search.METHODS[strategy])
     prefix = f"{strategy}-"
     return ("default", *(name.removeprefix(prefix) for name in search.VARIANTS if name.startswith(prefix)))
 
@@ -140,7 +143,8 @@ def with_defaults(arguments: list[str], space: spaces.SearchSpace) -> Search[Any
 
 def _method(strategy: str, preset: str, space: spaces.SearchSpace) -> Any:
     if strategy in RELAXED:
-        return RelaxedOptions(search.preset(preset, space))
+        options = RelaxedOptions if strategy == "nasi" else TrainedOptions
+        return options(search.method(strategy, space, preset))
     variant = search.VARIANTS[strategy if preset == "default" else f"{strategy}-{preset}"]
     return BlackBoxOptions(variant, networks=ScoreConfig(space.search_size, 32))
 
@@ -148,7 +152,9 @@ def _method(strategy: str, preset: str, space: spaces.SearchSpace) -> Any:
 def typed(defaults: Search[Any], space: spaces.SearchSpace) -> Any:
     """Returns the verb's type for a strategy and a space, of which a command line is read."""
     if isinstance(defaults.method, RelaxedOptions):
-        return Search[RelaxedOptions[space.Size]]
+        options: Any = TrainedOptions if isinstance(defaults.method, TrainedOptions) else RelaxedOptions
+        settings: Any = type(defaults.method.strategy)
+        return Search[options[settings[space.Size]]]
     return Search[BlackBoxOptions[type(defaults.method.strategy), space.Size]]
 
 

@@ -10,6 +10,7 @@ from nasi_jax.data.folder import from_folder, is_folder
 from nasi_jax.data.gaussian import Gaussian
 from nasi_jax.data.graph_files import from_graph_files, holds_graphs
 from nasi_jax.data.graphs import Graph, GraphData, GraphInput, Graphs, Level, from_graphs
+from nasi_jax.data.halves import Halves, halves
 from nasi_jax.data.losses import Loss, absolute_error, cross_entropy
 from nasi_jax.data.random_graphs import RandomGraphs
 from nasi_jax.data.source import (
@@ -90,6 +91,7 @@ __all__ = [
     "GraphData",
     "GraphInput",
     "Graphs",
+    "Halves",
     "Images",
     "Labels",
     "Level",
@@ -109,6 +111,7 @@ __all__ = [
     "from_hdf5",
     "from_npz",
     "from_tfds",
+    "halves",
     "hold_out",
     "holds_graphs",
     "inputs",

@@ -105,6 +105,12 @@ def in_turn(module: nn.Module, params: Sequence[Any], x: jax.Array, *inputs: Any
     return jax.lax.scan(turn, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *params))[0]
 
 
+def dropped(key: jax.Array, x: jax.Array, probability: jax.typing.ArrayLike) -> jax.Array:
+    """Sets images (batch, height, width, channels) of some examples to zero, and scales the others up to make up."""
+    keep = jax.random.bernoulli(key, 1 - probability, (len(x), 1, 1, 1))
+    return jnp.where(keep, x / (1 - probability), 0)
+
+
 class BatchNorm(nn.Module):
     """Normalises every channel by a mean and a variance (Ioffe and Szegedy, 2015).
 

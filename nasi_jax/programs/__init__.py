@@ -2,9 +2,9 @@
 
 from nasi_jax.programs._numerics import numerics, set_numerics
 from nasi_jax.programs._switch import switch
-from nasi_jax.programs.compiler import compiler_options, jit_network, run_by_programs
+from nasi_jax.programs.compiler import NetworkProgram, compiler_options, jit_network, run_by_programs
 from nasi_jax.programs.convolution import conv, depthwise_conv, saves_products
-from nasi_jax.programs.execution import Capability, Discrete, Execution, choose_execution
+from nasi_jax.programs.execution import Capability, Discrete, Execution, choose_execution, peak_memory
 from nasi_jax.programs.fan import add, fan_out
 from nasi_jax.programs.pool import average_pool, max_pool
 from nasi_jax.programs.population import Population, member, stack
@@ -14,6 +14,7 @@ __all__ = [
     "Capability",
     "Discrete",
     "Execution",
+    "NetworkProgram",
     "Population",
     "add",
     "average_pool",
@@ -27,6 +28,7 @@ __all__ = [
     "max_pool",
     "member",
     "numerics",
+    "peak_memory",
     "run_by_programs",
     "saves_products",
     "set_numerics",

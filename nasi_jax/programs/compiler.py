@@ -21,6 +21,8 @@ from typing import Any, TypeVar
 import jax
 from jax.extend.core import jaxpr_as_fun
 
+from nasi_jax.programs.execution import Execution
+
 R = TypeVar("R")
 
 _LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
@@ -76,6 +78,29 @@ def run_by_programs(function: Callable[..., R]) -> Callable[..., R]:
         return jax.tree.unflatten(results, run(*leaves))
 
     return call
+
+
+class NetworkProgram:
+    """A function of a network, as one program or as a sequence of them: as `nasi_jax.programs.Execution` says."""
+
+    def __init__(self, function: Callable[..., Any], statics: int, **options: Any):
+        """Compiles nothing yet.
+
+        Args:
+            function: pure, called as ``function(*statics, *arguments)``.
+            statics: number of its first arguments, hashable, for each of which it is compiled.
+            **options: other arguments of `jax.jit`, of no use where it runs as a sequence.
+        """
+        self._statics = statics
+        self._compiled = jit_network(function, static_argnums=tuple(range(statics)), **options)
+        self._by_programs = functools.lru_cache(lambda *first: run_by_programs(functools.partial(function, *first)))
+
+    def __call__(self, execution: Execution, *arguments: Any) -> Any:
+        """Calls the function with its statics and arguments; it runs as a sequence where `execution` says blocks."""
+        if not execution.blocks:
+            return self._compiled(*arguments)
+        first, rest = arguments[: self._statics], arguments[self._statics :]
+        return self._by_programs(*first)(*rest)
 
 
 @functools.cache

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import sys
 from collections.abc import Collection
 from typing import Literal, get_args
 
@@ -98,3 +100,16 @@ def choose_execution(
     if blocks is None:
         blocks = cpu and not together and "branches" not in capabilities and "blocks" in capabilities
     return Execution("branches" if cpu and not blocks and not together else "one-hot", blocks=blocks)
+
+
+def peak_memory() -> float:
+    """Returns the most bytes that the device has held so far; on a CPU those of the process, NaN where none says."""
+    found = jax.local_devices()[0].memory_stats()
+    if found and "peak_bytes_in_use" in found:
+        return float(found["peak_bytes_in_use"])
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return math.nan
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

@@ -8,14 +8,13 @@ convolutions and loops on a CPU cost what plain ones do.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from nasi_jax.programs.compiler import jit_network, run_by_programs
+from nasi_jax.programs.compiler import NetworkProgram, jit_network
 from nasi_jax.programs.execution import Execution
 
 
@@ -40,11 +39,9 @@ class Population:
             statics: number of its first arguments, hashable, for each of which a program is compiled.
             donate: whether a step takes the memory of the state before it.
         """
-        first = tuple(range(statics))
         self._step = step
-        self._compiled = jit_network(step, static_argnums=first, **({"donate_argnums": statics + 1} if donate else {}))
+        self._program = NetworkProgram(step, statics, **({"donate_argnums": statics + 1} if donate else {}))
         self._scan = jit_network(self._scanned, static_argnums=(0, 1))
-        self._by_programs = functools.lru_cache(lambda *statics: run_by_programs(functools.partial(step, *statics)))
 
     def advance(
         self,
@@ -74,12 +71,11 @@ class Population:
         """
         if execution.scan:
             return self._scan(statics, length, shared, states, stack(own))
-        step = self._by_programs(*statics) if execution.blocks else functools.partial(self._compiled, *statics)
         members, figures = [], []
         for i, arguments in enumerate(own):
             state, course = member(states, i), []
             for _ in range(length):
-                state, info = step(shared, state, *arguments)
+                state, info = self._program(execution, *statics, shared, state, *arguments)
                 if wait:
                     jax.block_until_ready(state)
                 course.append(info)

@@ -1,9 +1,10 @@
 """Pictures and pages for people: cell drawings, curves, heat maps, the report of a run."""
 
-from nasi_jax.report.cell import cell_figure, save_cell
+from nasi_jax.report.cell import cell_figure, cells_figure, save_cell
 from nasi_jax.report.figures import (
     alphas_figure,
     confusion_figure,
+    course_figure,
     histogram_figure,
     history_figure,
     scatter_figure,
@@ -15,7 +16,9 @@ from nasi_jax.report.search import incumbent_figure, pareto_figure, pareto_front
 __all__ = [
     "alphas_figure",
     "cell_figure",
+    "cells_figure",
     "confusion_figure",
+    "course_figure",
     "histogram_figure",
     "history_figure",
     "html_report",

@@ -33,17 +33,41 @@ def cell_figure(graph: dict[str, list[Edge]], operations: tuple[str, ...], title
     Returns:
         The figure.
     """
+    figure = _drawn([(name if len(graph) > 1 else "", edges) for name, edges in graph.items()], operations)
+    figure.suptitle(textwrap.fill(title, max(40, int(_LETTERS_PER_INCH * figure.get_figwidth()))), fontsize=10)
+    return figure
+
+
+def cells_figure(graphs: dict[str, dict[str, list[Edge]]], operations: tuple[str, ...]) -> Figure:
+    """Draws several genotypes one below the other, such as those of a search over time.
+
+    Args:
+        graphs: under the title of each genotype its edges, see `cell_figure`.
+        operations: see `cell_figure`.
+
+    Returns:
+        The figure.
+    """
+    listed = [
+        (f"{title}: {name}" if len(graph) > 1 else title, edges)
+        for title, graph in graphs.items()
+        for name, edges in graph.items()
+    ]
+    return _drawn(listed, operations)
+
+
+def _drawn(listed: list[tuple[str, list[Edge]]], operations: tuple[str, ...]) -> Figure:
+    """Draws graphs with their titles one below the other."""
     figure = Figure(layout="constrained")
     width = height = 0.0
-    for row, (name, edges) in enumerate(graph.items()):
-        axes = figure.add_subplot(len(graph), 1, row + 1)
+    for row, (title, edges) in enumerate(listed):
+        axes = figure.add_subplot(len(listed), 1, row + 1)
         _draw(axes, edges, operations)
         width = max(width, _INCHES * np.ptp(axes.get_xlim()))
         height += _INCHES * np.ptp(axes.get_ylim())
-        if len(graph) > 1:
-            axes.set_title(name)
+        if title:
+            axes.set_title(title)
     figure.set_size_inches(width, height + 0.3)
-    figure.suptitle(textwrap.fill(title, max(40, int(_LETTERS_PER_INCH * width))), fontsize=10)
     return figure
 
 

@@ -61,30 +61,70 @@ def _row_label(space: SearchSpace, name: str) -> str:
 
 
 def history_figure(history: dict[str, np.ndarray]) -> Figure:
-    """Draws objective, trace, penalty and nu over the steps, a thin line for each search and their median in bold.
+    """Draws figures over the steps, a thin line for each search and their median in bold.
 
     Args:
-        history: arrays (searches, steps) under the names `objective`, `trace`, `penalty` and `nu`.
+        history: arrays (searches, steps) by name, NaN at steps at which a figure was not measured.
 
     Returns:
-        The figure.
+        The figure, a panel for each name.
     """
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    for position, name in enumerate(("objective", "trace", "penalty", "nu"), start=1):
-        values = history[name]
-        steps = np.arange(values.shape[1])
-        axes = figure.add_subplot(2, 2, position)
+    down = -(-len(history) // _PANELS)
+    figure = Figure(figsize=(9, 3 * down), layout="constrained")
+    for position, (name, values) in enumerate(history.items(), start=1):
+        (steps,) = np.nonzero(np.isfinite(values).all(axis=0))
+        values = values[:, steps]
+        axes = figure.add_subplot(down, _PANELS, position)
+        marker = "." if 0 < len(steps) < 40 else ""
         for row in values if len(values) > 1 else ():
             axes.plot(steps, row, color="tab:blue", alpha=max(0.08, 0.4 / len(values)), linewidth=0.6)
         label = "median of the searches" if len(values) > 1 else None
-        axes.plot(steps, np.median(values, axis=0), color="tab:blue", linewidth=0.9, label=label)
-        if values.min() > 0 and values.max() > 30 * values.min():
+        axes.plot(steps, np.median(values, axis=0), color="tab:blue", linewidth=0.9, label=label, marker=marker)
+        if values.size and values.min() > 0 and values.max() > 30 * values.min():
             axes.set_yscale("log")
-        axes.set_title(name, fontsize=10)
+        axes.set_title(name.replace("_", " "), fontsize=10)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         if label is not None and position == 1:
             axes.legend(fontsize=8)
+    return figure
+
+
+def course_figure(space: SearchSpace, steps: np.ndarray, moments: dict[str, np.ndarray]) -> Figure:
+    """Draws the probabilities of the choices of every row over the steps of a search.
+
+    Args:
+        space: the search space, for the names.
+        steps: at which they were kept, (moments,).
+        moments: logits, for each kind of choice (moments, rows, choices).
+
+    Returns:
+        The figure, a panel for each row.
+    """
+    panels = [(kind, row) for kind in moments for row in range(moments[kind].shape[1])]
+    across = min(4, len(panels))
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(3.1 * across, 2.1 * down + 0.6), layout="constrained")
+    one_legend = len(set(space.choices.values())) == 1
+    for position, (kind, row) in enumerate(panels, start=1):
+        axes = figure.add_subplot(down, across, position)
+        logits = moments[kind][:, row]
+        probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        probabilities /= probabilities.sum(axis=-1, keepdims=True)
+        for i, choice in enumerate(space.choices[kind]):
+            colour = colormaps["tab20"](i) if len(space.choices[kind]) > 10 else f"C{i}"
+            axes.plot(steps, probabilities[:, i], color=colour, label=choice, linewidth=1.1)
+        axes.set_title(f"{space.edges[kind][row]}" + (f", {kind}" if len(moments) > 1 else ""), fontsize=9)
+        axes.set_ylim(0, None)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.3)
+        if not one_legend:
+            axes.legend(fontsize=6)
+    figure.supxlabel("step", fontsize=9)
+    figure.supylabel("probability", fontsize=9)
+    if one_legend:
+        handles = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=5, fontsize=8)
     return figure
 
 

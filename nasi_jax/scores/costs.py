@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of the architectures of a space, counted without building each."""
+"""Parameters, multiply-adds and memory access of the architectures of a space, counted without building each."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from nasi_jax.scores.latency import Latency, LatencyMethod
 from nasi_jax.scores.linear import LinearCost, by_differences, by_regression
 from nasi_jax.spaces import SearchSpace
 
-COUNTS = ("params", "flops")
+COUNTS = ("params", "flops", "memory")
 _FITTED = 64  # architectures to which costs are fitted where they are no sums
 
 
 class Counter:
-    """Counts the parameters and multiply-adds of the architectures of a space at one size.
+    """Counts the parameters, multiply-adds and memory access of the architectures of a space at one size.
 
-    Where both are sums over edges of separate operations, as in NAS-Bench-201, the operations are measured once;
+    Where all are sums over edges of separate operations, as in NAS-Bench-201, the operations are measured once;
     elsewhere every derived network is traced, which takes up to seconds.
     """
 
@@ -48,8 +48,9 @@ class Counter:
             genotype: a concrete architecture.
 
         Returns:
-            ``"params"``, the number of parameters, and ``"flops"``, the multiply-adds of convolutions and products for
-            one example, as benchmarks count them.
+            ``"params"``, the number of parameters; ``"flops"``, the multiply-adds of convolutions and products for one
+            example, as benchmarks count them; and ``"memory"``, the numbers that these read and write for it: their
+            inputs, their weights and their outputs.
         """
         if not self._space.additive:
             return self._measured(genotype)
@@ -76,14 +77,15 @@ class Counter:
         }
 
     def _measured(self, genotype: Any) -> dict[str, float]:
-        # a separable convolution is counted as it is written, not as the dense one that it equals
-        network = self._space.network(genotype, *self._arguments, Execution(fused=False))
+        # every convolution is counted as it is written: apart from its neighbours, a separable one not as a dense one
+        network = self._space.network(genotype, *self._arguments, Execution(blocks=True, fused=False))
         # examples of a batch share their parameters, and two of them are the least that batch statistics take
         x = self._x
         variables = jax.eval_shape(network.init, jax.random.key(0), x)
         closed = jax.make_jaxpr(network.apply)(variables, x)
         params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
-        return {"params": float(params), "flops": float(_products(closed.jaxpr) // 2)}
+        flops, moved, weights = (sum(counts) for counts in zip(*_products(closed.jaxpr), strict=True))
+        return {"params": float(params), "flops": float(flops // 2), "memory": float(moved // 2 + weights)}
 
 
 class Costs:
@@ -112,7 +114,7 @@ class Costs:
         self._known: dict[str, dict[str, float]] = {}
 
     def __call__(self, genotype: Any) -> dict[str, float]:
-        """Returns ``"params"``, ``"flops"`` (see `Counter`), and ``"latency_ms"`` where it is asked for."""
+        """Returns what `Counter` counts, and ``"latency_ms"`` where it is asked for."""
         text = self._space.format(genotype)
         if text not in self._known:
             found = self._counter(genotype)
@@ -129,21 +131,24 @@ class Costs:
         }
 
 
-def _products(jaxpr: Any) -> int:
-    """Counts the multiply-adds of the convolutions and matrix products of a program."""
-    total = 0
+def _products(jaxpr: Any) -> list[tuple[int, int, int]]:
+    """Returns multiply-adds, elements read and written, and weights of the convolutions and products of a program."""
+    found = [(0, 0, 0)]
     for equation in jaxpr.eqns:
         output = math.prod(equation.outvars[0].aval.shape)
-        if equation.primitive.name in ("dense_conv", "depthwise_conv", "conv_general_dilated"):
-            layout, kernel = equation.params.get("dimension_numbers"), equation.invars[1].aval.shape
-            total += output * math.prod(kernel) // kernel[-1 if layout is None else layout.rhs_spec[0]]
-        elif equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            total += output * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
+        if equation.primitive.name in ("dense_conv", "depthwise_conv", "conv_general_dilated", "dot_general"):
+            read, kernel = (variable.aval.shape for variable in equation.invars[:2])
+            if equation.primitive.name == "dot_general":
+                (contracted, _), _ = equation.params["dimension_numbers"]
+                inner = math.prod(read[i] for i in contracted)
+            else:
+                layout = equation.params.get("dimension_numbers")
+                inner = math.prod(kernel) // kernel[-1 if layout is None else layout.rhs_spec[0]]
+            found.append((output * inner, math.prod(read) + output, math.prod(kernel)))
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
             if _is_program(inner):
-                total += _products(getattr(inner, "jaxpr", inner))
-    return total
+                found += _products(getattr(inner, "jaxpr", inner))
+    return found
 
 
 def _is_program(value: Any) -> bool:

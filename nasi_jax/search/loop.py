@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from nasi_jax.data import Source
-from nasi_jax.programs import Execution, Population, member, stack
+from nasi_jax.programs import Execution, Population, member, peak_memory, stack
+from nasi_jax.scores.costs import Costs
 from nasi_jax.search.nasi import NASI
+from nasi_jax.search.relaxed import Limited, Relaxed
 from nasi_jax.spaces import Alphas, SearchSpace
 
 _LONGEST_CHUNK = 50
-
-
-class Relaxed(Protocol):
-    """A strategy that moves the logits of a one-shot network: a frozen dataclass of its settings.
-
-    Its state is a pytree with the number of steps done as `step` and the logits as `alphas`.
-
-    Attributes:
-        steps: number of steps.
-        batch: examples in the batch of a step.
-    """
-
-    @property
-    def steps(self) -> int: ...  # noqa: D102
-
-    @property
-    def batch(self) -> int: ...  # noqa: D102
-
-    def init(self, space: SearchSpace) -> Any:
-        """Returns the state before the first step."""
-        ...
-
-    def init_params(self, space: SearchSpace, source: Source, key: jax.Array) -> Any:
-        """Draws what does not change in the course of a search, such as the parameters at initialisation."""
-        ...
-
-    def execution(self, space: SearchSpace, source: Source) -> Execution:
-        """Chooses how steps run on the device at hand."""
-        ...
-
-    def step(
-        self, space: SearchSpace, source: Source, state: Any, params: Any, key: jax.Array, execution: Execution
-    ) -> tuple[Any, Any]:
-        """Takes one step; pure. Returns the state after it and a named tuple of the step's figures, scalars."""
-        ...
-
-    def genotype(self, space: SearchSpace, state: Any) -> Any:
-        """Returns the architecture that is selected so far."""
-        ...
 
 
 class SearchResult(NamedTuple):
@@ -130,13 +94,33 @@ def check(space: SearchSpace, source: Source, strategy: Relaxed) -> None:
     Raises:
         ValueError: the batch is larger than the data, or the inputs do not fit the network.
     """
-    source.check_batch(strategy.batch)
+    strategy.prepared(source)
     strategy.execution(space, source)
 
 
-def init_states(count: int, space: SearchSpace, strategy: Relaxed) -> Any:
-    """Returns the states of `count` searches before their first step, along a leading axis."""
-    return stack([strategy.init(space)] * count)
+def init_states(
+    keys: jax.Array,
+    space: SearchSpace,
+    source: Source,
+    strategy: Relaxed,
+    limits: Limited = (),
+    costs: Costs | None = None,
+) -> Any:
+    """Returns the states of searches before their first step, along a leading axis.
+
+    Args:
+        keys: typed random keys, (searches,).
+        space: the search space.
+        source: where batches come from.
+        strategy: how they search.
+        limits: costs and their bounds; see `Relaxed.begin`.
+        costs: see `Relaxed.begin`.
+
+    Returns:
+        The states.
+    """
+    begun = (strategy.begin(space, source, _first_key(strategy, key), limits, costs) for key in keys)
+    return stack([state for state, _ in begun])
 
 
 def iterate(
@@ -167,35 +151,99 @@ def iterate(
         ValueError: the batch is larger than the data, or the inputs do not fit the network.
         NonFiniteError: a figure is NaN or infinite; what was handed out before stands.
     """
-    source.check_batch(strategy.batch)
+    source = strategy.prepared(source)
     chosen = strategy.execution(space, source)
     execution = chosen if execution is None else execution
-    current: Any = init_states(len(keys), space, strategy) if states is None else states
-    own = [(strategy.init_params(space, source, jax.random.fold_in(key, strategy.steps)), key) for key in keys]
-    done = int(current.step[0])
-    chunk = next(n for n in range(_LONGEST_CHUNK, 0, -1) if strategy.steps % n == 0) if execution.scan else 1
+    begun = [strategy.begin(space, source, _first_key(strategy, key)) for key in keys]
+    current: Any = stack([state for state, _ in begun]) if states is None else states
+    own = [(constants, key) for (_, constants), key in zip(begun, keys, strict=True)]
+    pauses, done = strategy.pauses(space), int(current.step[0])
+    ends = sorted({*pauses, strategy.warmup_steps, strategy.steps} - {0})
     while done < strategy.steps:
-        statics = (space, strategy, execution)
+        start, end = max((e for e in ends if e <= done), default=0), min(e for e in ends if e > done)
+        longest = _LONGEST_CHUNK if execution.scan else 1
+        chunk = next(n for n in range(longest, 0, -1) if (end - start) % n == 0 and (done - start) % n == 0)
+        statics = (space, strategy, execution, done < strategy.warmup_steps)
         current, infos = _searches.advance(statics, source, current, own, execution=execution, length=chunk)
         infos = jax.tree.map(np.asarray, infos)
         _check_finite(infos, done)
         done += chunk
+        if done in pauses:
+            members = (member(current, i) for i in range(len(keys)))
+            current = stack([
+                strategy.look(space, source, state, jax.random.fold_in(key, strategy.steps + done), execution)
+                for state, key in zip(members, keys, strict=True)
+            ])
         yield current, infos
+        if all(strategy.ended(member(current, i)) for i in range(len(keys))):
+            return
+
+
+class Trial(NamedTuple):
+    """What a search will take.
+
+    Attributes:
+        compilation: seconds in which its steps were compiled.
+        warm_step: seconds of a step in which the logits stay.
+        step: seconds of any other step.
+        memory: bytes, most of what the process or the device has held so far.
+    """
+
+    compilation: float
+    warm_step: float
+    step: float
+    memory: float
+
+
+def trial(key: jax.Array, space: SearchSpace, source: Source, strategy: Relaxed, state: Any) -> Trial:
+    """Compiles a search and times a step on a copy of its state.
+
+    Args:
+        key: typed random key.
+        space: the search space.
+        source: where batches come from.
+        strategy: how it searches.
+        state: state of one search, before its first step.
+
+    Returns:
+        What it will take.
+    """
+    source, execution = strategy.prepared(source), strategy.execution(space, source)
+    constants = strategy.begin(space, source, key).constants
+    compilation, steps = 0.0, []
+    for warm in (True, False) if strategy.warmup_steps else (False,):
+        seconds = []
+        for _ in range(2):
+            start = time.monotonic()
+            statics = (space, strategy, execution, warm)
+            taken = _searches.advance(statics, source, stack([state]), [(constants, key)], execution=execution)
+            jax.block_until_ready(taken)
+            seconds.append(time.monotonic() - start)
+        compilation += max(0.0, seconds[0] - seconds[1])
+        steps.append(seconds[1])
+    return Trial(compilation, steps[0], steps[-1], peak_memory())
+
+
+def _first_key(strategy: Relaxed, key: jax.Array) -> jax.Array:
+    """Returns the key by which a search begins, which is none of those of its steps."""
+    return jax.random.fold_in(key, strategy.steps)
 
 
 def _step(
     space: SearchSpace,
     strategy: Relaxed,
     execution: Execution,
+    warm: bool,
     source: Source,
     state: Any,
     params: Any,
     key: jax.Array,
 ) -> tuple[Any, Any]:
-    return strategy.step(space, source, state, params, jax.random.fold_in(key, state.step), execution)
+    take = strategy.warm_step if warm else strategy.step
+    return take(space, source, state, params, jax.random.fold_in(key, state.step), execution)
 
 
-_searches = Population(_step, statics=3)
+_searches = Population(_step, statics=4)
 
 
 def _check_finite(infos: Any, done: int) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from nasi_jax.data import Source, shapes
+from nasi_jax.data import Source
 from nasi_jax.nn import PARAMETERISATIONS, Parameterisation, Style, in_half_precision
 from nasi_jax.programs import Execution, choose_execution
+from nasi_jax.scores.costs import Costs
 from nasi_jax.scores.linear import LinearCost
 from nasi_jax.search.objectives import OBJECTIVES, Measurement, Objective, Sample, measure, measure_with_gradient
 from nasi_jax.search.relaxation import gumbel_softmax, sample_discrete
+from nasi_jax.search.relaxed import Begun, Limited, Relaxed, draw_params, within_limits
 from nasi_jax.search.update import normalised_expected_gradient
 from nasi_jax.spaces import (
     Alphas,
@@ -89,11 +90,10 @@ class NASIInfo(NamedTuple):
 
 
 SizeT = TypeVar("SizeT")
-_TINY = 1e-30
 
 
 @dataclasses.dataclass(frozen=True)
-class NASI(Generic[SizeT]):
+class NASI(Relaxed, Generic[SizeT]):
     """Neural architecture search at initialisation (Shu et al., ICLR 2022).
 
     The defaults are those that served best on NAS-Bench-201; see experiments/README.md.
@@ -129,6 +129,8 @@ class NASI(Generic[SizeT]):
     Raises:
         ValueError: a setting is out of range.
     """
+
+    shown: ClassVar[tuple[str, ...]] = ("objective", "trace", "penalty", "nu")
 
     steps: int = 800
     rounds: int = 4
@@ -183,7 +185,7 @@ class NASI(Generic[SizeT]):
         space: SearchSpace,
         mu: jax.typing.ArrayLike | None = None,
         nu: jax.typing.ArrayLike | None = None,
-        limits: Sequence[tuple[LinearCost, float]] = (),
+        limits: Limited = (),
     ) -> NASIState:
         """Returns the state before the first step.
 
@@ -211,6 +213,23 @@ class NASI(Generic[SizeT]):
             limits=tuple(cost.relative_to(bound) for cost, bound in limits),
         )
 
+    def begin(
+        self, space: SearchSpace, source: Source, key: jax.Array, limits: Limited = (), costs: Costs | None = None
+    ) -> Begun:
+        """Returns the state before the first step, and theta_0; see `Relaxed`.
+
+        Args:
+            space: the search space.
+            source: gives shapes of inputs and the number of outputs.
+            key: typed random key.
+            limits: see `init`.
+            costs: of no use here.
+
+        Returns:
+            The state and the parameters.
+        """
+        return Begun(self.init(space, limits=limits), self.init_params(space, source, key))
+
     def init_params(self, space: SearchSpace, source: Source, key: jax.Array) -> Any:
         """Draws theta_0 of the one-shot network.
 
@@ -222,10 +241,7 @@ class NASI(Generic[SizeT]):
         Returns:
             Parameters in JAX's default float type.
         """
-        # hundreds of draws by the default generator take longer
-        key = jax.random.key(jax.random.bits(key), impl="unsafe_rbg")
-        x = shapes(source, self.batch).x
-        return self.one_shot(space, source).lazy_init(key, x, space.alphas())["params"]
+        return draw_params(self.one_shot(space, source), space, source, self.batch, key)
 
     def one_shot(self, space: SearchSpace, source: Source, execution: Execution = Execution()) -> Network:
         """Returns the one-shot network of a search.
@@ -326,9 +342,7 @@ class NASI(Generic[SizeT]):
                 penalty = _penalty(measured, state.mu, nu)
                 active = jnp.where(measured.trace > nu, state.mu, 0)
                 (gradient,) = pullback(jax.tree.map(lambda v, t: v - active * t, slopes.value, slopes.trace))
-        excess, rise = jax.value_and_grad(_excess)(point, state.limits)
-        share = jnp.minimum(1, excess) * optax.tree.norm(gradient) / jnp.maximum(optax.tree.norm(rise), _TINY)
-        gradient = optax.tree.add_scale(gradient, -share, rise)
+        gradient, excess = within_limits(gradient, point, state.limits)
         negative = jax.tree.map(jnp.negative, gradient)
         updates, optimizer = _transformation(self).update(negative, state.optimizer, state.alphas)
         state = state.replace(
@@ -342,10 +356,6 @@ class NASI(Generic[SizeT]):
             ends = (state.step % _round_length(self) == 0) | (state.step == self.steps)
             state = jax.tree.map(lambda new, old: jnp.where(ends, new, old), _end_round(self, state), state)
         return state, NASIInfo(measured.value, measured.trace, penalty, nu, optax.tree.norm(gradient), excess)
-
-    def genotype(self, space: SearchSpace, state: NASIState) -> Any:
-        """Returns argmax p_alpha, the architecture that the search has selected so far."""
-        return space.decode(state.alphas)
 
 
 _NASI_FIX = NASI(
@@ -427,12 +437,6 @@ def _end_round(settings: NASI, state: NASIState) -> NASIState:
         optimizer=_transformation(settings).init(alphas),
         objective_sum=jnp.zeros_like(state.objective_sum),
     )
-
-
-def _excess(alphas: Alphas, limits: tuple[LinearCost, ...]) -> jax.Array:
-    """Returns the sum of relative excesses of the expected costs."""
-    above = (jax.nn.relu(cost.expected(alphas) - 1) for cost in limits)
-    return sum(above, jnp.zeros((), jnp.result_type(float)))
 
 
 def _penalty(measured: Measurement, mu: jax.Array, nu: jax.Array) -> jax.Array:

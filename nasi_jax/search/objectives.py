@@ -171,7 +171,7 @@ def square_with_gradient(
         The square, a scalar, and its gradient, a tree like `weights`.
     """
     gradient = _total([jax.grad(part)(params, weights) for part in parts])
-    mixed = _total([_directional(part, params, weights, gradient) for part in parts])
+    mixed = _total([directional(part, params, weights, gradient) for part in parts])
     return _squared_norm(gradient), jax.tree.map(lambda m: 2 * m, mixed)
 
 
@@ -194,11 +194,12 @@ def form_with_gradient(
     """
     gradient_a, gradient_b = (jax.grad(function)(params, weights) for function in (a, b))
     value = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient_a, gradient_b)))
-    mixed = [_directional(a, params, weights, gradient_b), _directional(b, params, weights, gradient_a)]
+    mixed = [directional(a, params, weights, gradient_b), directional(b, params, weights, gradient_a)]
     return value, _total(mixed)  # type: ignore[return-value]
 
 
-def _directional(a: Callable[[Any, Weights], jax.Array], params: Any, weights: Weights, direction: Any) -> Weights:
+def directional(a: Callable[[Any, Weights], jax.Array], params: Any, weights: Weights, direction: Any) -> Weights:
+    """Returns the derivative, along a direction of the parameters, of the gradient of `a` by the weights."""
     return jax.jvp(lambda p: jax.grad(a, argnums=1)(p, weights), (params,), (direction,))[1]
 
 

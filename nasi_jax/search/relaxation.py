@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from nasi_jax.spaces import Alphas, Weights
+from nasi_jax.spaces import IMPOSSIBLE, Alphas, Weights
 
 Relaxation = Literal["soft", "hard"]
 """Samples through which a gradient goes to the logits.
@@ -17,7 +17,9 @@ gradient (straight-through).
 """
 
 
-def gumbel_softmax(key: jax.Array, alphas: Alphas, temperature: float, relaxation: Relaxation) -> Weights:
+def gumbel_softmax(
+    key: jax.Array, alphas: Alphas, temperature: jax.typing.ArrayLike, relaxation: Relaxation
+) -> Weights:
     """Draws weights of the operations that are differentiable by the logits.
 
     Args:
@@ -32,17 +34,46 @@ def gumbel_softmax(key: jax.Array, alphas: Alphas, temperature: float, relaxatio
     References:
         Jang, Gu and Poole, ICLR 2017; Maddison, Mnih and Teh, ICLR 2017; NASI, equation 15.
     """
-    keys = _keys_like(key, alphas)
 
-    def relax(name: str, logits: jax.Array) -> jax.Array:
-        noise = jax.random.gumbel(keys[name], logits.shape, logits.dtype)
-        soft = jax.nn.softmax((logits + noise) / temperature)
+    def relax(logits: jax.Array) -> jax.Array:
+        soft = jax.nn.softmax(logits / temperature)
         if relaxation == "soft":
             return soft
         hard = jax.nn.one_hot(jnp.argmax(soft, axis=-1), logits.shape[-1], dtype=logits.dtype)
         return soft + jax.lax.stop_gradient(hard - soft)
 
-    return {name: relax(name, logits) for name, logits in alphas.items()}
+    return jax.tree.map(relax, perturbed(key, alphas))
+
+
+def perturbed(key: jax.Array, alphas: Alphas) -> Alphas:
+    """Returns logits with Gumbel noise, whose largest entry of each row follows p_alpha."""
+    keys = _keys_like(key, alphas)
+    return {name: logits + jax.random.gumbel(keys[name], logits.shape, logits.dtype) for name, logits in alphas.items()}
+
+
+def concrete_score(alphas: Alphas, noisy: Alphas, temperature: jax.typing.ArrayLike) -> Alphas:
+    """Differentiates the log-density of a concrete sample by the logits, row by row.
+
+    Args:
+        alphas: logits.
+        noisy: those with the noise of the sample, see `perturbed`.
+        temperature: lambda.
+
+    Returns:
+        A tree like `alphas`; its expectation is zero.
+
+    References:
+        Maddison, Mnih and Teh, ICLR 2017, equation 10.
+    """
+
+    def score(logits: jax.Array, with_noise: jax.Array) -> jax.Array:
+        there = logits > IMPOSSIBLE / 2
+        # by logarithms, since samples themselves underflow at low temperatures
+        log_sample = jax.nn.log_softmax(with_noise / temperature)
+        shares = jax.nn.softmax(jnp.where(there, logits - temperature * log_sample, -jnp.inf))
+        return there - jnp.sum(there, axis=-1, keepdims=True) * shares
+
+    return jax.tree.map(score, alphas, noisy)
 
 
 def sample_discrete(key: jax.Array, alphas: Alphas) -> tuple[Weights, Alphas]:

@@ -20,6 +20,7 @@ from nasi_jax.nn import (
     as_program,
     batch_norm,
     detached,
+    dropped,
     handed_on,
     is_plain,
     relu_conv_norm,
@@ -118,7 +119,7 @@ class Cell(nn.Module):
                 for i, y in enumerate(outputs[number]):
                     identity = attributes["choices"][number][i] == "skip_connect" and attributes["strides"] == 1
                     if drop_path is not None and not identity:
-                        y = _dropped(self.make_rng("drop_path"), y, drop_path)
+                        y = dropped(self.make_rng("drop_path"), y, drop_path)
                     incoming[EDGES[edge][1]].append(y)
             if source > 0:  # all edges into the next node are there
                 terms = incoming[source - 1]
@@ -273,11 +274,6 @@ def _chosen(leaving: list[int], choices: tuple[tuple[int, str], ...] | None) -> 
 def _nothing(x: jax.Array, strides: int) -> jax.Array:
     # not a constant: XLA folds convolutions of constants at compile time, for minutes
     return x[:, ::strides, ::strides] * 0
-
-
-def _dropped(key: jax.Array, x: jax.Array, probability: jax.typing.ArrayLike) -> jax.Array:
-    keep = jax.random.bernoulli(key, 1 - probability, (len(x), 1, 1, 1))
-    return jnp.where(keep, x / (1 - probability), 0)
 
 
 class _ImageNetStem(nn.Module):

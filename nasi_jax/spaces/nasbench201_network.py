@@ -22,6 +22,7 @@ from nasi_jax.nn import (
     Stem,
     Style,
     channel_scale,
+    dropped,
     handed_on,
     in_turn,
     is_plain,
@@ -81,12 +82,15 @@ class Cell(nn.Module):
     strides: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, weights: jax.Array | None = None, drop_path: jax.typing.ArrayLike | None = None
+    ) -> jax.Array:
         """Maps images to nodes.
 
         Args:
             x: (batch, height, width, features), or of any channels with strides of 2.
             weights: (6, operations), or None where all are one.
+            drop_path: probability that an edge is dropped for an example, which takes the random key "drop_path".
 
         Returns:
             The output node, (batch, height / strides, width / strides, features).
@@ -95,11 +99,31 @@ class Cell(nn.Module):
         for source in range(_NODES - 1):
             node = nodes[source]
             value = self._nothing(x) if node is None else node
-            for edge, output in self._outgoing(value, source, weights):
+            outgoing = self._outgoing(value, source, weights)
+            if drop_path is not None:
+                outgoing = self._dropped(outgoing, drop_path)
+            for edge, output in outgoing:
                 target = EDGES[edge][1]
                 total = nodes[target]
                 nodes[target] = output if total is None else total + output
         return self._nothing(x) if nodes[-1] is None else nodes[-1]
+
+    def _dropped(
+        self, outgoing: list[tuple[int, jax.Array]], probability: jax.typing.ArrayLike
+    ) -> list[tuple[int, jax.Array]]:
+        """Drops edges as a whole, each for some examples; those that only pass on what they read stay."""
+        totals: dict[int, jax.Array] = {}
+        for edge, output in outgoing:
+            totals[edge] = totals[edge] + output if edge in totals else output
+        stays = {
+            edge
+            for edge, chosen in enumerate(self.choices or ())
+            if self.operations[chosen] == "skip_connect" and (self.strides == 1 or EDGES[edge][0] > 0)
+        }
+        return [
+            (edge, y if edge in stays else dropped(self.make_rng("drop_path"), y, probability))
+            for edge, y in totals.items()
+        ]
 
     def _nothing(self, x: jax.Array) -> jax.Array:
         # x * 0 and not a constant: XLA folds convolutions of constants at compile time, for minutes
@@ -232,17 +256,20 @@ class NASBench201Network(Network):
         choices: for each edge the index of its only operation, or None for the one-shot network.
     """
 
-    capabilities = frozenset({"blocks", "branches", "features"})
+    capabilities = frozenset({"blocks", "branches", "drop_path", "features"})
 
     choices: tuple[int, ...] | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, weights: Weights | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, weights: Weights | None = None, drop_path: jax.typing.ArrayLike | None = None
+    ) -> jax.Array:
         """Computes the logits.
 
         Args:
             x: images, (batch, height, width, colours), height and width divisible by 4.
             weights: ``{"cell": (6, 5)}`` for the one-shot network, None for a derived one.
+            drop_path: probability that an edge is dropped for an example, which takes the random key "drop_path".
 
         Returns:
             Logits, (batch, outputs).
@@ -263,13 +290,15 @@ class NASBench201Network(Network):
                 x = handed_on(self, count, x)
             names = [f"stage_{stage}_cell_{i}" for i in range(size.cells)]
             cell = functools.partial(Cell, features, self.choices, style, execution)
-            if execution.discrete == "branches" and weights is not None and is_plain(self) and whole:
+            plain = is_plain(self) and whole and drop_path is None
+            if execution.discrete == "branches" and weights is not None and plain:
                 params = self.variables["params"]
                 x = in_turn(cell(parent=None), [params[name] for name in names], x, weights["cell"])
             else:
                 for name in names:
                     count += 1
-                    x = handed_on(self, count, cell(name=name)(x, None if weights is None else weights["cell"]))
+                    y = cell(name=name)(x, None if weights is None else weights["cell"], drop_path)
+                    x = handed_on(self, count, y)
         x = BatchNorm(style, name="norm")(x)
         observe(self, "last", x)
         return Dense(self.outputs, style, name="head")(nn.relu(x).mean(axis=(1, 2)))

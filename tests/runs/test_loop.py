@@ -142,7 +142,7 @@ def test_a_search_of_the_librarys_own_is_continued(tmp_path):
 
     def made(path, stop=4):
         with runs.RunFolder.open(path, "my search", {"steps": 4}, results=("genotype.json",)) as run:
-            store = runs.SmallStore(run, search.init_states(1, space, config))
+            store = runs.SmallStore(run, search.init_states(keys, space, source, config))
             ended = runs.run(run, begin(stop), store, total=config.steps)
             genotype = space.decode(jax.tree.map(lambda leaf: leaf[0], ended.state.alphas))
             run.write("genotype.json", json.dumps(spaces.to_json(space, genotype)))

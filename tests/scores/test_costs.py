@@ -24,7 +24,7 @@ def test_costs_are_those_of_the_published_size():
     costs = scores.Costs(NASBENCH201, 10)
     text = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
     found = costs(NASBENCH201.parse(text))
-    assert set(found) == {"params", "flops"}
+    assert set(found) == {"params", "flops", "memory"}
     assert found["params"] == 1531546  # the benchmark's params_m of this cell is 1.531546
 
 

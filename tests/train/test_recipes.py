@@ -73,6 +73,6 @@ def test_the_mobile_setting_is_below_600_million_multiply_adds():
     ("name", "value", "expected"), [("auxiliary", 0.5, "0"), ("drop_path", 0.5, "0"), ("stem", "imagenet", "'cifar'")]
 )
 def test_a_space_without_it_says_so(name, value, expected):
-    space, recipe = spaces.NASBench201(), dataclasses.replace(train.RECIPES["nasbench201"], **{name: value})
-    with pytest.raises(ValueError, match=f"{name}: expected {expected}, networks of nasbench201"):
+    space, recipe = spaces.NASBench1Shot1(1), dataclasses.replace(train.RECIPES["nasbench201"], **{name: value})
+    with pytest.raises(ValueError, match=f"{name}: expected {expected}, networks of nasbench1shot1-s1"):
         train.network(space, space.sample(jax.random.key(0)), recipe, 10)

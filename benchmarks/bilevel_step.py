@@ -1,0 +1,188 @@
+"""A step of DARTS and of SNAS in the DARTS space, beside the same step in PyTorch where it is installed.
+
+    python benchmarks/bilevel_step.py --batch 8 16 --out benchmarks/results/bilevel_step_cpu.md
+
+First and second order: a step of the logits by the validation loss and one of the weights by the training loss. SNAS:
+one backward pass for both. PyTorch's second order is the authors' finite difference, ours is exact or the same
+difference. Each program runs in a process of its own, one after the other, so that its peak of resident memory is its
+own; times are medians over steps as ratios to the peer's, or to the first program where there is none. Compilation is
+the first step, with the draw of the parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import tyro
+
+STEPS = {"first": "first order", "second": "second order", "finite-difference": "finite difference", "snas": "SNAS"}
+PEER_OF = {"finite-difference": "second"}
+"""Steps whose peer is that of another one: the authors' second order is a finite difference."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is measured.
+
+    Attributes:
+        out: Markdown file to write; only printed without.
+        kinds: which steps: first, second, finite-difference, snas.
+        batch: images in each batch of a step.
+        cells: cells of the network.
+        channels: channels of its first cells.
+        image_size: height and width of the images.
+        steps: steps that are timed, after the first.
+        alone: runs one program in this process and prints its figures as JSON: a kind, or "torch-" and a kind.
+    """
+
+    out: pathlib.Path | None = None
+    kinds: tuple[str, ...] = ("first", "second", "snas")
+    batch: tuple[int, ...] = (8,)
+    cells: int = 8
+    channels: int = 16
+    image_size: int = 32
+    steps: int = 4
+    alone: str | None = None
+
+
+def main(options: Options) -> None:
+    """Measures and prints the table."""
+    if options.alone is not None:
+        kind = options.alone.removeprefix("torch-")
+        steps = our_steps(options, kind) if kind == options.alone else peer_steps(options, kind)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(json.dumps({"first": steps[0], "step": statistics.median(steps[1:]), "gigabytes": peak}))
+        return
+    lines = [
+        "| step | program | batch | a step | first step, in steps of its own | peak memory, GB |",
+        "| --- " * 6 + "|",
+    ]
+    peers: dict[tuple[str, int], dict[str, float]] = {}
+    for batch in options.batch:
+        for kind in options.kinds:
+            found, peer = {"nasi_jax": measured(options, kind, batch)}, PEER_OF.get(kind, kind)
+            if importlib.util.find_spec("torch"):
+                if (peer, batch) not in peers:
+                    peers[peer, batch] = measured(options, f"torch-{peer}", batch)
+                found["PyTorch"] = peers[peer, batch]
+            unit = found.get("PyTorch", found["nasi_jax"])["step"]
+            for name, figures in found.items():
+                ratio, first = figures["step"] / unit, figures["first"] / figures["step"]
+                lines.append(
+                    f"| {STEPS[kind]} | {name} | {batch} | {ratio:.2f} | {first:.0f} | {figures['gigabytes']:.1f} |"
+                )
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text)
+
+
+def measured(options: Options, program: str, batch: int) -> dict[str, float]:
+    """Runs one program in a process of its own."""
+    size = {name: getattr(options, name) for name in ("cells", "channels", "image_size", "steps")}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in size.items()]
+    command = [sys.executable, __file__, "--alone", program, "--batch", str(batch), *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def our_steps(options: Options, kind: str) -> list[float]:
+    """Times our steps, the first with all compilation."""
+    import jax
+
+    from nasi_jax import data, search, spaces
+
+    space = spaces.get("darts")
+    size, count = space.Size(options.channels, options.cells), options.steps + 1
+    small: dict[str, Any] = {"steps": count, "batch": options.batch[0], "moments": 1, "size": size}
+    strategy = search.SNAS(**small) if kind == "snas" else search.DARTS(**small, order=kind, warmup=0.0, stop_ratio=0.0)  # type: ignore[arg-type]
+    source = data.Gaussian((options.image_size, options.image_size, 3))
+    # what SNAS measures after its steps is no part of them
+    times, start = [], time.perf_counter()
+    strategy = dataclasses.replace(strategy, steps=count + 1)
+    for states, _ in search.iterate(jax.random.key(0)[None], space, source, strategy):
+        jax.block_until_ready(states)
+        times.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        if len(times) == count:
+            break
+    return times
+
+
+def peer_steps(options: Options, kind: str) -> list[float]:
+    """Times the steps of a network written as in the authors' code."""
+    import torch_darts
+
+    torch, functional = torch_darts.torch, torch_darts.functional
+    network, times = torch_darts.Network(None, options.channels, options.cells), []
+    params = list(network.parameters())
+    logits = [torch.zeros(14, 7, requires_grad=True) for _ in range(2)]
+    weights_optimizer = torch.optim.SGD(params, 0.025, momentum=0.9, weight_decay=3e-4)
+    logits_optimizer = torch.optim.Adam(logits, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+
+    def loss(batch: Any, sampled: bool = False) -> Any:
+        weigh = functional.gumbel_softmax if sampled else functional.softmax
+        weights = [weigh(values, dim=-1) for values in logits]
+        return functional.cross_entropy(network(batch[0], weights), batch[1])
+
+    def move(by: list[Any], factor: float) -> None:
+        with torch.no_grad():
+            for param, direction in zip(params, by, strict=True):
+                param.add_(direction, alpha=factor)
+
+    def second(training: Any, validation: Any) -> list[Any]:
+        velocities = [weights_optimizer.state[p].get("momentum_buffer", torch.zeros_like(p)) for p in params]
+        gradients = torch.autograd.grad(loss(training), params)
+        ahead = [0.9 * v + g + 3e-4 * p.detach() for v, g, p in zip(velocities, gradients, params, strict=True)]
+        move(ahead, -0.025)
+        found = torch.autograd.grad(loss(validation), [*logits, *params])
+        slopes, direction = found[:2], found[2:]
+        move(ahead, 0.025)
+        step = 0.01 / torch.sqrt(sum((d**2).sum() for d in direction)).item()
+        move(direction, step)
+        up = torch.autograd.grad(loss(training), logits)
+        move(direction, -2 * step)
+        down = torch.autograd.grad(loss(training), logits)
+        move(direction, step)
+        return [s - 0.025 * (a - b) / (2 * step) for s, a, b in zip(slopes, up, down, strict=True)]
+
+    def descend(value: Any, along: list[Any]) -> None:
+        for leaf, gradient in zip(along, torch.autograd.grad(value, along), strict=True):
+            leaf.grad = gradient
+        torch.nn.utils.clip_grad_norm_(params, 5.0)
+        weights_optimizer.step()
+
+    for _ in range(options.steps + 1):
+        start = time.perf_counter()
+        training, validation = (
+            (
+                torch.randn(options.batch[0], 3, options.image_size, options.image_size),
+                torch.randint(0, 10, (options.batch[0],)),
+            )
+            for _ in range(2)
+        )
+        if kind == "snas":
+            descend(loss(training, sampled=True), [*params, *logits])
+            logits_optimizer.step()
+        else:
+            slopes = second(training, validation) if kind == "second" else torch.autograd.grad(loss(validation), logits)
+            for leaf, slope in zip(logits, slopes, strict=True):
+                leaf.grad = slope
+            logits_optimizer.step()
+            descend(loss(training), params)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
