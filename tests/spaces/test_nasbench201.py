@@ -285,3 +285,23 @@ def test_as_many_cells_are_without_dead_branches_as_published():
     valid = SPACE.subsets["valid"]
     whole = [valid(spaces.NASBench201Genotype(row.astype(np.int32))) for row in there]
     assert counts[whole].sum() == 9445
+
+
+def test_edges_are_dropped_as_a_whole_and_skips_stay():
+    """With one edge, an example's output is nothing or the edge's, scaled up; without a rate nothing is dropped."""
+    x = jax.random.normal(jax.random.key(0), (16, 4, 4, 2))
+    for name, stays in (("nor_conv_3x3", False), ("skip_connect", True)):
+        choices = (0, 0, 0, OPERATIONS.index(name), 0, 0)
+        cell = Cell(2, choices)
+        params = cell.init(jax.random.key(1), x)
+        whole = cell.apply(params, x)
+        none, some = (
+            cell.apply(params, x, drop_path=rate, rngs={"drop_path": jax.random.key(2)}) for rate in (0.0, 0.5)
+        )
+        np.testing.assert_allclose(none, whole, rtol=1e-6)
+        if stays:
+            np.testing.assert_array_equal(some, whole)
+            continue
+        gone = np.array([not example.any() for example in some])
+        assert 2 < gone.sum() < 14
+        np.testing.assert_allclose(some[~gone], 2 * whole[~gone], rtol=1e-6)
