@@ -81,17 +81,19 @@ class RelaxedOptions(Generic[StrategyT]):
         keys = jax.vmap(jax.random.key)(verb.seed + np.arange(verb.seeds, dtype=np.uint32))
         trains, whole = isinstance(strategy, Supernet), settings | {"search": dataclasses.asdict(strategy)}  # type: ignore[call-overload]
         opened = RunFolder.open(
-            verb.out, "nasi search", whole, results=(RESULT,), leaves=_LEAVES, overwrite=verb.overwrite
-        )
+            verb.out, "nasi search", whole, results=(RESULT,), leaves=_LEAVES, growing=("seeds",),
+            overwrite=verb.overwrite,
+        )  # fmt: skip
         with opened as folder:
             linear = costs.linear(limited)
             bounds = [(linear[name], bound) for name, bound in limited.items()]
             states = search.init_states(keys, space, source, strategy, bounds, costs)
 
             def begin(stored: Any, rows: list[runs.Row]) -> Iterator[runs.Step[Any]]:
+                begun = states if stored is None else _with_more(stored, states)
                 if trains and stored is None:
                     _announce(keys[0], space, source, strategy, states)
-                return _steps(verb.seed, space, source, strategy, keys, states if stored is None else stored)
+                return _steps(verb.seed, space, source, strategy, keys, begun)
 
             try:
                 ended = runs.run(
@@ -111,9 +113,7 @@ class RelaxedOptions(Generic[StrategyT]):
             def selected(alphas: spaces.Alphas) -> Any:
                 return search.most_likely(space, alphas, limits, costs, linear)
 
-            text = _write_result(folder, space, strategy, whole, ended, verb, selected, costs)
-            folder.remove_checkpoint()
-        return text
+            return _write_result(folder, space, strategy, whole, ended, verb, selected, costs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,26 +140,53 @@ class TrainedOptions(RelaxedOptions[StrategyT], Generic[StrategyT]):
         return dataclasses.replace(strategy, steps=steps)
 
 
+def _with_more(stored: Any, states: Any) -> Any:
+    """Returns stored states, followed by the initial ones of searches that were not asked for then."""
+    count = len(stored.step)
+    if count == len(states.step):
+        return stored
+    return jax.tree.map(lambda kept, initial: np.concatenate([kept, initial[count:]]), stored, states)
+
+
 def _steps(
     seed: int, space: spaces.SearchSpace, source: data.Source, strategy: Relaxed, keys: jax.Array, states: Any
 ) -> Iterator[runs.Step[Any]]:
-    done = int(states.step[0])
-    for latest, infos in search.iterate(keys, space, source, strategy, states):
-        figures = infos._asdict()
-        steps = len(figures[strategy.shown[0]][0])
-        rows = [
-            {"seed": seed + i, "step": done + offset}
-            | {name: float(values[i, offset]) for name, values in figures.items()}
-            for offset in range(steps)
-            for i in range(len(keys))
-        ]
-        done += steps
-        if isinstance(strategy, Supernet) and done in strategy.moments_at:
-            place = strategy.moments_at.index(done)
-            looks = {name: np.asarray(values)[:, place] for name, values in latest.looks.items()}
-            for i, row in enumerate(rows[-len(keys) :]):
-                row |= {name: float(values[i]) for name, values in looks.items() if np.isfinite(values[i])}
-        yield runs.Step(done, latest, rows, {name: float(np.mean(figures[name][:, -1])) for name in strategy.shown})
+    """Takes the steps of all searches: those that are equally far side by side, the furthest first."""
+    steps = np.asarray(states.step)
+    for done in sorted(set(steps.tolist()), reverse=True):
+        group = np.flatnonzero(steps == done)
+        current = states if len(group) == len(steps) else jax.tree.map(lambda leaf, g=group: leaf[g], states)
+        if done == strategy.steps or all(strategy.ended(member(current, i)) for i in range(len(group))):
+            continue
+        for latest, infos in search.iterate(keys[group], space, source, strategy, current):
+            figures = infos._asdict()
+            taken = len(figures[strategy.shown[0]][0])
+            rows = [
+                {"seed": seed + int(which), "step": done + offset}
+                | {name: float(values[i, offset]) for name, values in figures.items()}
+                for offset in range(taken)
+                for i, which in enumerate(group)
+            ]
+            done += taken
+            if isinstance(strategy, Supernet) and done in strategy.moments_at:
+                place = strategy.moments_at.index(done)
+                looks = {name: np.asarray(values)[:, place] for name, values in latest.looks.items()}
+                for i, row in enumerate(rows[-len(group) :]):
+                    row |= {name: float(values[i]) for name, values in looks.items() if np.isfinite(values[i])}
+            states = latest if len(group) == len(steps) else _placed(states, group, latest)
+            shown = {name: float(np.mean(figures[name][:, -1])) for name in strategy.shown}
+            yield runs.Step(int(np.mean(states.step)), states, rows, shown)
+
+
+def _placed(states: Any, group: np.ndarray, latest: Any) -> Any:
+    """Returns the states of all searches with those of a group replaced."""
+
+    def placed(whole: Any, part: Any) -> np.ndarray:
+        whole = np.array(whole)
+        whole[group] = part
+        return whole
+
+    return jax.tree.map(placed, states, latest)
 
 
 def _announce(key: jax.Array, space: spaces.SearchSpace, source: data.Source, strategy: Any, states: Any) -> None:
@@ -204,7 +231,10 @@ def _write_result(
 
     text = space.format(genotype)
     names = (*strategy.shown, *(strategy.measured if isinstance(strategy, Supernet) else ()))
-    history = {name: np.reshape([row.get(name, math.nan) for row in ended.rows], (-1, len(found))).T for name in names}
+    history = {name: np.full((len(found), int(np.max(states.step))), math.nan) for name in names}
+    for row in ended.rows:
+        for name in names:
+            history[name][row["seed"] - verb.seed, row["step"]] = row.get(name, math.nan)
     chosen = {name: np.stack([np.asarray(space.encode(g)[name]) for g in found]) for name in alphas}
     rows = {name: np.where(values.any(axis=-1), values.argmax(axis=-1), -1) for name, values in chosen.items()}
     pictures = {
@@ -237,7 +267,7 @@ def _write_result(
 
 def _over_time(folder: RunFolder, space: spaces.SearchSpace, strategy: Supernet[Any], states: Any) -> dict[str, Any]:
     """Writes the logits of all moments, and returns the pictures of them."""
-    done = int(states.step[0])
+    done = int(np.min(states.step))
     kept = [i for i, at in enumerate(strategy.moments_at) if at <= done]
     steps = np.array(strategy.moments_at)[kept]
     moments = {kind: np.asarray(values)[:, kept] for kind, values in states.moments.items()}

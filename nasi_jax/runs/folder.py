@@ -152,7 +152,6 @@ class RunFolder:
         if more:
             return True
         if all((path / name).exists() for name in results):
-            (path / CHECKPOINT).unlink(missing_ok=True)  # where the process was killed after the last result
             raise RunFolderError(f"out: {shown} holds a finished run; pass --overwrite to replace it")
         return False
 
@@ -171,10 +170,6 @@ class RunFolder:
     def write(self, name: str, content: bytes | str) -> None:
         """Writes a file of the run atomically."""
         write_atomic(self.path / name, content)
-
-    def remove_checkpoint(self) -> None:
-        """Removes the checkpoint of a run that is finished."""
-        (self.path / CHECKPOINT).unlink(missing_ok=True)
 
     @property
     def mark(self) -> Mark:

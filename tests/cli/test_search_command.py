@@ -15,6 +15,7 @@ FILES = {
     "alphas.npz",
     "alphas.png",
     "cell.png",
+    "checkpoint.msgpack",
     "config.json",
     "genotype.json",
     "histogram.png",
@@ -113,6 +114,27 @@ def test_an_interrupted_run_continues_to_the_uninterrupted_result(finished, tmp_
     for name in ("history.jsonl", "alphas.npz"):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
     assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+
+
+@pytest.mark.parametrize("chunks", [2, 6])
+def test_more_seeds_extend_a_run(finished, tmp_path, monkeypatch, chunks):
+    """Finished or cut, and interrupted while it grows: what is there in the end is a run of so many seeds."""
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_after(patch, chunks)
+        run("--out", out)
+    assert (out / "genotype.json").exists() == (chunks == 6)
+    with monkeypatch.context() as patch:
+        interrupted_after(patch, 3)
+        assert run("--out", out, "--seeds", 2) == 130
+    assert not (out / "genotype.json").exists()
+    assert run("--out", out, "--seeds", 2) == 0
+    assert (out / "alphas.npz").read_bytes() == (finished / "alphas.npz").read_bytes()
+    by_step = sorted(rows(out), key=lambda row: (row["step"], row["seed"]))
+    assert by_step == rows(finished)
+    grown, whole = (json.loads((path / "genotype.json").read_text()) for path in (out, finished))
+    assert grown["searches"] == whole["searches"]
+    assert run("--out", out, "--seeds", 1) == 2
 
 
 def test_a_run_of_another_configuration_is_left_alone(tmp_path, monkeypatch, capsys):

@@ -10,8 +10,8 @@ from nasi_jax import cli, search, spaces
 
 SIZE = ["--space", "toy", "--channels", "2", "--cells", "1", "--image-size", "8", "--steps", "6", "--batch", "4"]
 FILES = {
-    "alphas.npz", "alphas.png", "cell.png", "cells.png", "config.json", "course.png", "genotype.json", "histogram.png",
-    "history.jsonl", "history.png", "moments.npz", "report.html",
+    "alphas.npz", "alphas.png", "cell.png", "cells.png", "checkpoint.msgpack", "config.json", "course.png",
+    "genotype.json", "histogram.png", "history.jsonl", "history.png", "moments.npz", "report.html",
 }  # fmt: skip
 
 

@@ -146,7 +146,6 @@ def test_a_search_of_the_librarys_own_is_continued(tmp_path):
             ended = runs.run(run, begin(stop), store, total=config.steps)
             genotype = space.decode(jax.tree.map(lambda leaf: leaf[0], ended.state.alphas))
             run.write("genotype.json", json.dumps(spaces.to_json(space, genotype)))
-            run.remove_checkpoint()
 
     made(tmp_path / "whole")
     with pytest.raises(runs.Interrupted):
