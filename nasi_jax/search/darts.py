@@ -71,17 +71,18 @@ class DARTS(Supernet[SizeT], Generic[SizeT]):
     back when the largest eigenvalue of the Hessian in the logits grows.
 
     Attributes:
-        warmup: see `Supernet`.
-        order: what the logits follow; see `Order`.
+        warmup: share of the steps, the first ones, in which the weights are trained and the logits stay.
+        order: what the logits follow: the validation loss at the weights as they are, at those a step of training
+            further (second; finite-difference for less memory), or the training loss (single-level).
         xi: rate of the step of training that "second" and "finite-difference" look ahead; the learning rate of the
             weights at that step when None.
-        mixture: what weighs the operations; see `Mixture`.
+        mixture: what weighs the operations: probabilities, or samples of them, soft or hard as in GDAS.
         temperature: that of samples at the first step.
         final_temperature: that at the last step, to which it goes linearly.
         auxiliary_skip: weight of what an edge reads, added to what it gives, at the first step; it falls to 0 linearly,
             so that the advantage of a skip is not credited to its logit (DARTS-, Chu et al., ICLR 2021).
         stop_ratio: growth of the eigenvalue at which the search stops (DARTS-ES); 0 measures none and never stops.
-        window: eigenvalues in a mean, see `nasi_jax.search.eigenvalue.stop_at`.
+        window: eigenvalues in a mean whose growth stops the search.
 
     Raises:
         ValueError: a setting is out of range, or does not go with another.

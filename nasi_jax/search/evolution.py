@@ -42,10 +42,10 @@ class Evolution(Strategy[EvolutionState]):
     Attributes:
         population: how many members there are.
         contenders: how many members are considered for a parent.
-        selection: ``"tournament"``: the fittest of `contenders` that are drawn uniformly; ``"truncation"``: any of the
-            `contenders` fittest members.
+        selection: "tournament": the fittest of some contenders that are drawn uniformly; "truncation": any of as many
+            fittest members.
         replace: whether a member may be drawn more than once for a tournament.
-        remove: the member that a child takes the place of: ``"oldest"`` (aging), or ``"worst"``, if the child is no
+        remove: the member that a child takes the place of: "oldest" (aging), or "worst", if the child is no
             worse itself.
         crossover: how often a child has two parents.
         mutate_copies: whether to mutate a child of two parents that is equal to one of them.

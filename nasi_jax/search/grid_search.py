@@ -39,7 +39,7 @@ class GridSearch(Strategy[GridState]):
     any part of the visit is spread over every decision.
 
     Attributes:
-        order: ``"lexicographic"``: the last decision changes fastest; ``"strided"``; ``"shuffled"``: uniformly at
+        order: "lexicographic": the last decision changes fastest; "strided"; "shuffled": uniformly at
             random, which is random search without replacement.
         options: for each decision of the space the options to combine; all of them by default.
         limit: the largest size to accept.

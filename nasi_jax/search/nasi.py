@@ -102,16 +102,16 @@ class NASI(Relaxed, Generic[SizeT]):
         steps: T, the number of search steps, of all rounds together.
         rounds: closed-form steps, one after the other. One is Algorithm 1: the expected objective is linearised at
             alpha_0 = 0 and the result is equation 18. With more, each round linearises it anew at the logits that
-            the round before it reached and takes the full step of equation 17, of length `radius`, so that operations
-            are judged in the company of those that the other edges are likely to keep. Not for adam and sgd.
+            the round before it reached and takes the full step of equation 17, whose length is the radius, so that
+            operations are judged in the company of those that the other edges are likely to keep. Not for adam and sgd.
         batch: b, inputs in the batch of a step.
         micro_batches: in how many parts a batch goes through the network, one after the other, so that a large one fits
             in memory; for the objective "one-batch". Gradients are those of the whole batch, but batch normalisation
             takes its statistics over each part, which is another network.
         objective: what is maximised: the participation ratio of the NTK, its trace by the gradient of one batch, or by
-            the gradients of samples; see `nasi_jax.search.Objective`.
+            the gradients of samples.
         estimator: how its gradient is estimated: from discrete samples and their values, or through soft or hard
-            Gumbel-Softmax samples; see `nasi_jax.search.Estimator`.
+            Gumbel-Softmax samples.
         mu: weight of the penalty on a trace above nu, equation 13; 0 is no penalty.
         nu: constraint on the trace norm, or its initial value when adaptive.
         adaptive: whether nu at step t is the mean of the initial value and all trace norms seen before step t. The

@@ -61,12 +61,13 @@ class SNAS(Supernet[SizeT], Generic[SizeT]):
 
     Attributes:
         validation: share of the examples that is left out of the training, and by which the search is watched.
-        logits_clip: see `Supernet`.
+        logits_clip: largest norm of the gradient of the logits, before weight decay; 0 is no limit.
         temperature: lambda at the first step.
         final_temperature: that at the last step, to which it goes linearly.
         resource: costs that are part of the loss: params, flops, memory, latency_ms.
         eta: weight of the cost.
-        cost_gradient: how the cost is differentiated; see `CostGradient`.
+        cost_gradient: how the cost is differentiated: through the sample (reparametrised), exactly in expectation, or
+            by a policy gradient.
         log_cost: whether the logarithm of each row's cost counts.
 
     Raises:

@@ -1,6 +1,7 @@
 """What holds for every verb: help, versions, readers that go, signals."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import nasi_jax
 from nasi_jax import cli
 from nasi_jax.cli.options import named_in
+from nasi_jax.cli.search import STRATEGIES
 
 NASI = [sys.executable, "-m", "nasi_jax"]
 
@@ -20,6 +22,17 @@ def test_alone_it_prints_its_help(capsys):
         cli.main([])
     assert caught.value.code == 0
     assert "{search,score,correlate,train,draw}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "verb", [["search", "--strategy", name] for name in STRATEGIES] + [["score"], ["correlate"], ["train"], ["draw"]]
+)
+def test_help_is_for_those_who_do_not_read_the_code(capsys, verb):
+    with pytest.raises(SystemExit):
+        cli.parse([*verb, "--help"])
+    text = " ".join(capsys.readouterr().out.translate(str.maketrans("│╭╮╰╯─", "      ")).split())
+    assert re.findall(r"`(?!nasi )[^`]*`", text) == []
+    assert "nasi_jax" not in text
 
 
 def test_version(capsys):
