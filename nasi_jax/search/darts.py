@@ -116,14 +116,20 @@ class DARTS(Supernet[SizeT], Generic[SizeT]):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)!r}")
         check_positive(self, window=1)
-        if self.stop_ratio and self.window > self.moments:
+        count = self.moments - self._warm_moments
+        if self.stop_ratio and self.window > count:
             raise ValueError(
-                f"window: expected at most {self.moments}, as many as moments with an eigenvalue, got {self.window}"
+                f"window: expected at most {count}, as many as moments after the warm-up, got {self.window}"
             )
 
     @property
     def _looks_ahead(self) -> bool:
         return self.order in ("second", "finite-difference")
+
+    @property
+    def _warm_moments(self) -> int:
+        """Number of moments at which the logits have not moved yet."""
+        return sum(at <= self.warmup_steps for at in self.moments_at)
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -195,7 +201,7 @@ class DARTS(Supernet[SizeT], Generic[SizeT]):
         """Measures the largest eigenvalue of the Hessian in the logits, with their weight decay."""
         if not self.stop_ratio:
             return {}
-        if state.stopped >= 0:
+        if state.stopped >= 0 or state.step <= self.warmup_steps:
             return {"eigenvalue": math.nan}
         batch = source.validation.batch(key, self.batch)
         flat, unflatten = jax.flatten_util.ravel_pytree(state.alphas)
@@ -209,13 +215,16 @@ class DARTS(Supernet[SizeT], Generic[SizeT]):
         return {"eigenvalue": largest_eigenvalue(product, flat.size)}
 
     def _stopping(self, state: SupernetState, place: int) -> SupernetState:
-        """Goes back to an earlier moment where the eigenvalue has grown (DARTS-ES)."""
+        """Goes back to an earlier moment where the eigenvalue has grown (DARTS-ES), never into the warm-up."""
         if not self.stop_ratio or state.stopped >= 0:
             return state
-        values, earliest = np.asarray(state.looks["eigenvalue"])[: place + 1], max(1, round(0.2 * self.moments))
+        warm = self._warm_moments
+        values = np.asarray(state.looks["eigenvalue"])[warm : place + 1]
+        earliest = max(1, round(0.2 * (self.moments - warm)))
         moment = stop_at(values, window=self.window, ratio=self.stop_ratio, earliest=earliest)
         if moment is None:
             return state
+        moment += warm
         alphas = {kind: kept[moment] for kind, kept in state.moments.items()}
         return state.replace(alphas=alphas, stopped=jnp.array(moment, jnp.int32))
 

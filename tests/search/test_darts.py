@@ -169,6 +169,19 @@ def test_a_search_that_stops_goes_back_to_the_earlier_logits(monkeypatch):
     assert int(state.step) > strategy.moments_at[moment]
 
 
+def test_a_search_never_goes_back_into_the_warm_up(monkeypatch):
+    """Eigenvalues count from the first moment after it, as if the search began there."""
+    values = iter([1.0] * 10 + [2.0] * 15)
+    monkeypatch.setattr(search.darts, "largest_eigenvalue", lambda *_: next(values))
+    strategy = search.DARTS(**SMALL | {"steps": 30, "moments": 30, "window": 5, "warmup": 0.2})
+    last = list(search.iterate(jax.random.key(0)[None], SPACE, SOURCE, strategy))[-1][0]
+    expected = next(
+        (n, stop) for n in range(1, 25) if (stop := search.stop_at(np.array([1.0] * 10 + [2.0] * 15)[:n])) is not None
+    )
+    assert (int(last.step[0]), int(last.stopped[0])) == (expected[0] + 6, expected[1] + 6)
+    assert np.isnan(last.looks["eigenvalue"][0, :6]).all()
+
+
 def test_logits_stay_while_weights_warm_up():
     strategy = search.DARTS(**SMALL | {"warmup": 0.5, "stop_ratio": 0.0})
     states = [jax.tree.map(lambda leaf: leaf[0], s) for s, _ in

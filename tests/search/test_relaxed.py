@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import toys
 from toy_space import ToySpace
 
 from nasi_jax import data, search, spaces
@@ -100,3 +101,23 @@ def test_what_is_left_out_of_a_space_stays_out(strategy):
     assert (logits[~mask] == spaces.IMPOSSIBLE).all()
     assert np.isfinite(logits[mask]).all()
     assert np.isfinite(jax.tree.leaves(last[1])).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["darts", "nasbench1shot1-s1", "nasbench201"])
+@pytest.mark.parametrize("method", ["darts", "snas"])
+def test_methods_that_train_weights_in_published_spaces(name, method):
+    """Also the second order, as one program and as a sequence of them."""
+    space = spaces.get(name)
+    changes = {"steps": 2, "moments": 2, "warmup": 0.0, "order": "second", "size": toys.smallest(space)}
+    strategy = tiny(search.METHODS[method]["default"], **changes)
+    found = []
+    for execution in (None, Execution(blocks=True)):
+        states, infos = list(search.iterate(KEYS[:1], space, SOURCE, strategy, execution=execution))[-1]
+        assert np.isfinite(jax.tree.leaves(infos)).all()
+        assert np.isfinite(jax.tree.leaves(states.looks)).all()
+        found.append(states.alphas)
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+    genotype = strategy.genotype(space, jax.tree.map(lambda leaf: leaf[0], states))
+    assert space.parse(space.format(genotype)) == genotype
