@@ -82,6 +82,7 @@ def test_the_genotype_is_in_the_space(strategy, whole):
     assert SPACE.parse(SPACE.format(genotype)) == genotype
 
 
+@pytest.mark.slow
 def test_limits_turn_the_logits_to_what_is_cheaper(strategy):
     strategy = tiny(strategy, steps=4, warmup=0.0, learning_rate=0.1, logits_learning_rate=0.1)
     price = LinearCost(0.0, {"cell": np.tile(np.arange(5.0), (6, 1))})
@@ -93,6 +94,7 @@ def test_limits_turn_the_logits_to_what_is_cheaper(strategy):
     assert (np.array(expected[1]) < np.array(expected[0])).all()
 
 
+@pytest.mark.slow
 def test_what_is_left_out_of_a_space_stays_out(strategy):
     space = spaces.restricted(SPACE, ["none"], ["0→2=nor_conv_3x3"])
     mask = np.asarray(space.alphas()["cell"]) == 0

@@ -124,7 +124,9 @@ def test_memory_access_is_what_convolutions_and_products_read_and_write():
     assert counted["dense"]["memory"] - counted["identity"]["memory"] == 5 * (2 * 6 * 8 + 64)
 
 
-@pytest.mark.parametrize("form", COST_GRADIENTS)
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=pytest.mark.slow if number else ()) for number, form in enumerate(COST_GRADIENTS)]
+)
 def test_a_large_weight_of_the_cost_leaves_the_choices_without_weights(form):
     space = toys.TokenSpace()
     strategy = search.SNAS(
