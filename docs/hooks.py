@@ -130,7 +130,8 @@ def _tables(path: str) -> list[list[list[str]]]:
 def _written(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(header), *map(list, rows)]
     lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 def _cell(text: str) -> str:
@@ -180,7 +181,7 @@ def list_of_strategies() -> str:
 
     rows = []
     for name in STRATEGIES:
-        strategy = search.STRATEGIES.get(name, search.NASI)
+        strategy = search.STRATEGIES[name] if name in search.STRATEGIES else type(search.METHODS[name]["default"])
         named = ", ".join(f"`{preset}`" for preset in presets(name))
         rows.append([f"`{name}`", named, _first(strategy), _source(strategy)])
     return _written(["`--strategy`", "`--preset`", "what it does", "paper"], rows)
