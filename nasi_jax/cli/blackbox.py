@@ -106,7 +106,9 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
         )  # fmt: skip
         with folder:
             latency = verb.latency if "latency_ms" in verb.limits.opened().bounds else None
-            costs = Costs(space, worth.outputs, latency=latency, file=verb.out / "latency.json")
+            costs = Costs(
+                space, worth.outputs, x=verb.data.cost_inputs(space), latency=latency, file=verb.out / "latency.json"
+            )
             searches: dict[int, BlackBox] = {}
             ended = runs.run(
                 folder,

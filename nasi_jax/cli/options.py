@@ -89,6 +89,14 @@ class DataOptions:
             download=self.download,
         )
 
+    def cost_inputs(self, space: SearchSpace) -> Any:
+        """Returns the inputs on which costs are counted: of graphs the data's own, else None for those of the space.
+
+        Images are brought to a small size for a search, so that costs are not those of the images at hand; networks of
+        graphs have layers of the width of the data's features.
+        """
+        return data.shapes(self.source(space), 2).x if data.holds_graphs(self.name) else None
+
 
 @dataclasses.dataclass(frozen=True)
 class SpaceOptions:

@@ -75,7 +75,8 @@ class RelaxedOptions(Generic[StrategyT]):
         limits = verb.limits.opened()
         limited = limits.bounds
         timed = "latency_ms" in (*limited, *getattr(strategy, "resource", ()))
-        costs = Costs(space, source.outputs, latency=verb.latency if timed else None, file=verb.out / "latency.json")
+        latency, own = verb.latency if timed else None, verb.data.cost_inputs(space)
+        costs = Costs(space, source.outputs, x=own, latency=latency, file=verb.out / "latency.json")
         if not timed:  # said before there is a folder, which times are kept in
             search.most_likely(space, space.alphas(), limits, costs, costs.linear(limited))
         keys = jax.vmap(jax.random.key)(verb.seed + np.arange(verb.seeds, dtype=np.uint32))

@@ -43,10 +43,12 @@ class Train:
         space: search space of a text form; a genotype.json names its own.
         recipe: settings to start from.
         data: name of a TensorFlow data set, the folder of a prepared one, an .npz or HDF5 file with x, y, x_test and
-            y_test, or a folder with train and test folders that hold a folder of pictures for each class.
+            y_test, or a folder with train and test folders that hold a folder of pictures for each class; or graphs,
+            see nasi search.
         data_dir: folder of prepared TensorFlow data sets.
         download: allow TensorFlow Datasets to download the data set.
         test_split: part of the data set on which the network is judged; of ImageNet "validation".
+        fold: of graphs in folds, the one on which the network is judged; 0 by default.
         workers: processes that read and crop images where the recipe has resized_crop; 0 reads in this one's threads.
         holdout: share of the training images that takes the place of the test images; 0 is none.
         evaluate_every: epochs between evaluations on the test images.
@@ -58,11 +60,14 @@ class Train:
     genotype: str
     out: pathlib.Path = pathlib.Path("runs/train")
     space: str = "nasbench201"
-    recipe: Literal["darts-cifar", "nasbench201", "nasbench201-12", "imagenet-mobile"] = "nasbench201-12"
+    recipe: Literal[
+        "darts-cifar", "nasbench201", "nasbench201-12", "imagenet-mobile", "nasbench-graph-cora", "egnas"
+    ] = "nasbench201-12"
     data: str = "cifar10"
     data_dir: pathlib.Path | None = None
     download: bool = False
     test_split: str = "test"
+    fold: int | None = None
     workers: int = 0
     holdout: float = 0.0
     evaluate_every: int = 1
@@ -127,8 +132,10 @@ class Train:
             state = _first(ended.state["states"])
             # where all steps were done before this command, none of it ended with an evaluation
             found = evaluations[-1] if evaluations else train.evaluate(network, state, test)
+            regression = math.isnan(found.accuracy)
             _write_result(folder, space, genotype, settings, state, found, ended.rows, ended.seconds)
-        print(f"test accuracy {100 * found.accuracy:.2f} %\n{self.out / 'report.html'}")
+        told = f"error {found.loss:.4g}" if regression else f"accuracy {100 * found.accuracy:.2f} %"
+        print(f"test {told}\n{self.out / 'report.html'}")
         return 0
 
     def _steps(
@@ -146,22 +153,19 @@ class Train:
         for latest in train.iterate(key[None], network, self.config, training, states, mesh=mesh):
             done, found = int(latest.step[0]), None
             within = (done - 1) % steps + 1
-            figures = {
-                "loss": float(latest.loss[0]) / within,
-                "accuracy": float(latest.correct[0]) / (within * self.config.batch),
-            }
+            figures = {"loss": float(latest.loss[0]) / within}
+            if training.loss is data.cross_entropy:
+                figures["accuracy"] = float(latest.correct[0]) / (within * self.config.batch)
             rows = []
             if within == steps:
                 epoch = done // steps
                 figures |= {"learning_rate": float(np.asarray(rate(done - 1)))}
                 if epoch % self.evaluate_every == 0 or epoch == self.config.epochs:
                     found = train.evaluate(network, _first(latest), test)
-                    accuracy = found.accuracy
-                    figures |= {
-                        "test_loss": found.loss,
-                        "test_accuracy": found.accuracy,
-                        "test_top_five": found.top_five,
-                    }
+                    accuracy = found.merit
+                    figures["test_loss"] = found.loss
+                    if training.loss is data.cross_entropy:
+                        figures |= {"test_accuracy": found.accuracy, "test_top_five": found.top_five}
                 rows = [{"step": done - 1, "epoch": epoch - 1, **figures}]
             state = {"states": latest, "accuracy": np.asarray(accuracy)}
             yield runs.Step(done, state, rows, figures, save=bool(rows)), found
@@ -171,6 +175,8 @@ class Train:
         if self.data == "gaussian":
             raise ValueError("data: expected a data set with labels, got 'gaussian'")
         options: dict[str, Any] = {"directory": self.data_dir, "download": self.download}
+        if self.fold is not None:
+            options["fold"] = self.fold
         if self.config.resized_crop:
             opened: Any = functools.partial(
                 data.stream, self.data, image_size=self.config.image_size, workers=self.workers, **options
@@ -188,6 +194,8 @@ class Train:
         settings = dataclasses.asdict(self)
         for name in ("out", "overwrite", "download", "data_dir", "recipe", "workers"):
             settings.pop(name)
+        if self.fold is None:
+            settings.pop("fold")
         settings |= {"space": space.name, "genotype": space.format(genotype)}
         settings["data"] = data_identity(self.data, self.data_dir)
         return settings | {"training": settings.pop("config")}
@@ -208,7 +216,7 @@ class Train:
         steps = self.config.epochs * train.steps_per_epoch(self.config, training)
         print(
             f"nasi train: {costs['params'] / 1e6:.3f} million parameters, {costs['flops'] / 1e6:.1f} million "
-            f"multiply-adds an image; compiled in {compilation:.0f} s, {seconds:.3g} s a step, {steps} steps, about "
+            f"multiply-adds an example; compiled in {compilation:.0f} s, {seconds:.3g} s a step, {steps} steps, about "
             f"{steps * seconds / 60:.0f} min without evaluations",
             file=sys.stderr,
             flush=True,
@@ -241,34 +249,35 @@ def _write_result(
     text = space.format(genotype)
     origin = provenance("float32") | {"seconds": round(seconds, 1)}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    result = {
-        "test_accuracy": found.accuracy,
-        "test_top_five": found.top_five,
-        "test_loss": found.loss,
-        "best_test_accuracy": max(row.get("test_accuracy", 0.0) for row in rows),
-        "test_images": int(found.confusion.sum()),
+    classified = not math.isnan(found.accuracy)
+    measured: dict[str, Any] = {"test_loss": found.loss, "test_images": found.count}
+    if classified:
+        measured |= {
+            "test_accuracy": found.accuracy,
+            "test_top_five": found.top_five,
+            "best_test_accuracy": max(row.get("test_accuracy", 0.0) for row in rows),
+        }
+    result = measured | {
         "parameters": parameters,
         "epochs": settings["training"]["epochs"],
         "seed": settings["seed"],
     }
     names = ("epoch", "loss", "accuracy", "learning_rate", "test_loss", "test_accuracy")
     history = {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}
-    best = "The accuracy that counts is that after the last epoch; test images chose nothing."
-    pictures = {
-        "Curves": ("curves.png", best, nasi_jax.report.training_figure(history)),
-        "Confusion": (
-            "confusion.png",
-            "Test images by label and by prediction.",
-            nasi_jax.report.confusion_figure(found.confusion),
-        ),
-        "Cells": ("cell.png", text, nasi_jax.report.cell_figure(space.graph(genotype), space.operations)),
-    }
+    best = "The figure that counts is that after the last epoch; test examples chose nothing."
+    pictures = {"Curves": ("curves.png", best, nasi_jax.report.training_figure(history))}
+    if classified:
+        caption, figure = "Test examples by label and by prediction.", nasi_jax.report.confusion_figure(found.confusion)
+        pictures["Confusion"] = ("confusion.png", caption, figure)
+    pictures["Cells"] = ("cell.png", text, nasi_jax.report.cell_figure(space.graph(genotype), space.operations))
     of = settings["data"]["path"] if isinstance(settings["data"], dict) else settings["data"]
-    title = f"Training on {of}: {100 * found.accuracy:.2f} % of the test images"
+    told = f"{100 * found.accuracy:.2f} % of the test examples" if classified else f"test error {found.loss:.4g}"
+    title = f"Training on {of}: {told}"
     write_report(folder, title, text, pictures, {}, {"Result": result, "Settings": settings, "Provenance": origin})
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, confusion=found.confusion)
-    folder.write("confusion.npz", buffer.getvalue())
+    if classified:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, confusion=found.confusion)
+        folder.write("confusion.npz", buffer.getvalue())
     record = result | {"settings": settings, "provenance": origin}
     folder.write(RESULT, json.dumps(record, indent=2) + "\n")
     chosen = spaces.to_json(space, genotype) | {"settings": settings, "provenance": origin}

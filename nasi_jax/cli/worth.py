@@ -153,13 +153,14 @@ def _of_training(options: BlackBoxOptions, verb: Search, space: spaces.SearchSpa
     def make() -> Callable[[int], Evaluator]:
         return functools.partial(train.TrainingEvaluator, space, recipe, training, held_out)
 
-    names = ("accuracy", "loss")
+    names, classified = ("accuracy", "loss"), training.loss is data.cross_entropy
     trained = evaluators(options.ray, names, make)
 
     def at(seed: int, _: RunFolder) -> tuple[Evaluator, Value]:
-        return trained(seed), lambda figures: figures["accuracy"]
+        return trained(seed), lambda figures: figures["accuracy"] if classified else -figures["loss"]
 
-    return Worth("held-out accuracy", names, source.outputs, 1, at, lambda _: None)
+    label = "held-out accuracy" if classified else "minus the held-out error"
+    return Worth(label, names, source.outputs, 1, at, lambda _: None)
 
 
 def _best_of(values: np.ndarray, evaluations: int) -> np.ndarray:

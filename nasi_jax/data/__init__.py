@@ -20,6 +20,7 @@ from nasi_jax.data.source import (
     Source,
     example_arrays,
     inputs,
+    is_shared,
     map_examples,
     shapes,
 )
@@ -115,6 +116,7 @@ __all__ = [
     "hold_out",
     "holds_graphs",
     "inputs",
+    "is_shared",
     "load",
     "map_examples",
     "shapes",

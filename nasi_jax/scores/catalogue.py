@@ -71,6 +71,7 @@ class Score:
         data: whether it looks at inputs.
         double: whether float32 overflows in it, so that it needs float64.
         floating: whether it needs inputs that are numbers, and not token ids alone.
+        own: whether it needs inputs that are each example's own, and not of one graph that they are all part of.
         classes: whether it needs labels that are classes.
         features: whether it needs a network that shows what its blocks hand on.
         derived: whether it needs a network of nothing but what the architecture names.
@@ -85,6 +86,7 @@ class Score:
     data: bool = True
     double: bool = False
     floating: bool = False
+    own: bool = False
     classes: bool = False
     features: bool = False
     derived: bool = False
@@ -257,6 +259,7 @@ SCORES: dict[str, Score] = {
         "-sum log(l + k) + 1 / (l + k) over eigenvalues of the correlation of input gradients",
         "Mellor et al., 2020",
         floating=True,
+        own=True,
     ),
     "epe_nas": Score(
         lambda c: proxies.epe_nas(c.apply_fn, c.params, c.x, c.y, c.outputs),
@@ -264,6 +267,7 @@ SCORES: dict[str, Score] = {
         "EPE-NAS, Lopes et al., ICANN 2021",
         labels=True,
         floating=True,
+        own=True,
         classes=True,
     ),
     "naswot": Score(_of_units(proxies.naswot), "log |det K|, K counts the ReLU that agree", "Mellor et al., ICML 2021"),

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nasi_jax.data import shapes
+from nasi_jax.data import is_shared, shapes
 from nasi_jax.nn import Style
 from nasi_jax.programs import Execution
 from nasi_jax.scores.latency import Latency, LatencyMethod
@@ -50,7 +50,7 @@ class Counter:
         Returns:
             ``"params"``, the number of parameters; ``"flops"``, the multiply-adds of convolutions and products for one
             example, as benchmarks count them; and ``"memory"``, the numbers that these read and write for it: their
-            inputs, their weights and their outputs.
+            inputs, their weights and their outputs. Where examples are parts of one graph, both are of the graph.
         """
         if not self._space.additive:
             return self._measured(genotype)
@@ -85,7 +85,13 @@ class Counter:
         closed = jax.make_jaxpr(network.apply)(variables, x)
         params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
         flops, moved, weights = (sum(counts) for counts in zip(*_products(closed.jaxpr), strict=True))
-        return {"params": float(params), "flops": float(flops // 2), "memory": float(moved // 2 + weights)}
+        together = any(map(is_shared, jax.tree.leaves(x, is_leaf=is_shared)))
+        examples = 1 if together else 2
+        return {
+            "params": float(params),
+            "flops": float(flops // examples),
+            "memory": float(moved // examples + weights),
+        }
 
 
 class Costs:
@@ -96,6 +102,7 @@ class Costs:
         space: SearchSpace,
         outputs: int,
         *,
+        x: Any = None,
         latency: LatencyMethod | None = None,
         file: pathlib.Path | None = None,
     ):
@@ -104,11 +111,12 @@ class Costs:
         Args:
             space: the search space.
             outputs: number of outputs.
+            x: what the networks read for two examples, see `Counter`; the space's own random input when None.
             latency: how milliseconds are found, see `Latency`; None leaves them out.
             file: where measured times are kept.
         """
         self._space = space
-        x, size = shapes(space.noise(outputs), 2).x, space.evaluation_size
+        x, size = shapes(space.noise(outputs), 2).x if x is None else x, space.evaluation_size
         self._counter = Counter(space, x, size, outputs)
         self._latency = None if latency is None else Latency(space, x, size, outputs, method=latency, file=file)
         self._known: dict[str, dict[str, float]] = {}

@@ -129,9 +129,12 @@ class Scorer:
             raise ValueError(f"scores: expected at least one, and each once, got {tuple(names)}")
         x, y = data.shapes(source, 2)
         floating = any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(x))
+        own = any(jnp.issubdtype(leaf.dtype, jnp.floating) for _, leaf in data.example_arrays(x))
         for name, found in self._scores.items():
             if found.floating and not floating:
                 raise ValueError(f"score: {name} needs inputs that are numbers, {space.name} reads others here")
+            if found.own and floating and not own:
+                raise ValueError(f"score: {name} needs inputs of each example's own, here all are parts of one graph")
             if found.classes and not (isinstance(y, jax.ShapeDtypeStruct) and jnp.issubdtype(y.dtype, jnp.integer)):
                 raise ValueError(f"score: {name} needs labels that are classes, the data have others")
         if per_device < 1:

@@ -1,11 +1,10 @@
 """The judge: trains and evaluates networks that were chosen."""
 
+from nasi_jax.train.evaluation import Evaluation, evaluate
 from nasi_jax.train.evaluator import TrainingEvaluator
 from nasi_jax.train.loop import (
-    Evaluation,
     NonFiniteLossError,
     TrainState,
-    evaluate,
     init,
     init_states,
     iterate,

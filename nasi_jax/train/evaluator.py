@@ -14,7 +14,8 @@ from nasi_jax.data import Examples
 from nasi_jax.programs import Execution, member, stack
 from nasi_jax.scores.evaluator import FAILED
 from nasi_jax.spaces import Network, SearchSpace
-from nasi_jax.train.loop import evaluate, iterate
+from nasi_jax.train.evaluation import evaluate
+from nasi_jax.train.loop import iterate
 from nasi_jax.train.recipes import Recipe, size
 
 

@@ -8,7 +8,7 @@ import math
 import time
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +18,14 @@ from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nasi_jax.data import Examples, Images, Loss, Stream, cross_entropy, inputs
+from nasi_jax.data import Examples, GraphData, Images, Loss, Stream, cross_entropy, inputs
 from nasi_jax.nn import RUNNING_STATISTICS, in_half_precision
-from nasi_jax.programs import Population, choose_execution, jit_network, member, stack
+from nasi_jax.programs import Population, choose_execution, member, stack
 from nasi_jax.spaces import Weights
 from nasi_jax.train import augment
 from nasi_jax.train.recipes import Recipe
 
+InMemory = Images | GraphData
 _LONGEST_CHUNK = 50
 _LONGEST_TURN = 10
 
@@ -49,22 +50,6 @@ class TrainState(struct.PyTreeNode):
     average: Any
     loss: jax.Array
     correct: jax.Array
-
-
-class Evaluation(NamedTuple):
-    """What a network does on images.
-
-    Attributes:
-        accuracy: share of the images whose largest logit is the label's.
-        top_five: share of the images whose label is among the five largest logits.
-        loss: mean cross-entropy, in nats.
-        confusion: (classes, classes), counts of images by label and by prediction.
-    """
-
-    accuracy: float
-    top_five: float
-    loss: float
-    confusion: np.ndarray
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -125,7 +110,9 @@ def transformation(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     return optax.chain(
         optax.clip_by_global_norm(recipe.gradient_clip) if recipe.gradient_clip else optax.identity(),
         optax.add_decayed_weights(recipe.weight_decay),
-        optax.sgd(schedule(recipe, steps), recipe.momentum, recipe.nesterov),
+        optax.adam(schedule(recipe, steps))
+        if recipe.optimizer == "adam"
+        else optax.sgd(schedule(recipe, steps), recipe.momentum, recipe.nesterov),
     )
 
 
@@ -180,7 +167,7 @@ def _as_pytorch(key: jax.Array, path: tuple[Any, ...], leaf: jax.Array) -> jax.A
     return jax.random.uniform(own, leaf.shape, leaf.dtype, -bound, bound)
 
 
-def order(images: Images, key: jax.Array, epoch: jax.typing.ArrayLike) -> jax.Array:
+def order(images: Examples, key: jax.Array, epoch: jax.typing.ArrayLike) -> jax.Array:
     """Returns the order of the images in an epoch, (examples,) int32."""
     return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), len(images))
 
@@ -195,7 +182,7 @@ def step(
     network: nn.Module,
     recipe: Recipe,
     mesh: Mesh | None,
-    images: Images,
+    images: InMemory,
     state: TrainState,
     ordered: jax.Array,
     key: jax.Array,
@@ -272,6 +259,8 @@ def update(
     if recipe.drop_path:
         epoch = state.step // steps
         options |= {"drop_path": recipe.drop_path * epoch / recipe.epochs, "rngs": {"drop_path": keys[3]}}
+    if recipe.dropout:
+        options |= {"dropout": recipe.dropout, "rngs": options.get("rngs", {}) | {"dropout": keys[4]}}
     extra = () if weights is None else (weights,)
     loss_of = _smoothed(recipe.label_smoothing) if recipe.label_smoothing else images.loss
 
@@ -302,8 +291,15 @@ def update(
         optimizer=optimizer,
         average=average,
         loss=jnp.where(first, 0, state.loss) + loss,
-        correct=jnp.where(first, 0, state.correct) + jnp.sum(jnp.argmax(logits, axis=-1) == y, dtype=jnp.int32),
+        correct=jnp.where(first, 0, state.correct) + _correct(images.loss, logits, y),
     )
+
+
+def _correct(loss: Loss, logits: jax.Array, y: jax.Array) -> jax.Array:
+    """Counts the labels that have the largest logit; of a regression none."""
+    if loss is not cross_entropy:
+        return jnp.zeros((), jnp.int32)
+    return jnp.sum(jnp.argmax(logits, axis=-1) == y, dtype=jnp.int32)
 
 
 def _smoothed(share: float) -> Loss:
@@ -318,7 +314,7 @@ def _step(
     network: nn.Module,
     recipe: Recipe,
     mesh: Mesh | None,
-    images: Images,
+    images: InMemory,
     state: TrainState,
     ordered: jax.Array,
     key: jax.Array,
@@ -389,10 +385,10 @@ def iterate(
     """
     steps = steps_per_epoch(recipe, images)
     current: Any = init_states(keys, network, recipe, images, weights) if states is None else states
-    if scan and not isinstance(images, Images):
+    if scan and isinstance(images, Stream):
         raise ValueError("scan: expected False with images on disk, got True")
     execution = choose_execution("train")
-    scan = isinstance(images, Images) and (execution.scan if scan is None else scan)
+    scan = not isinstance(images, Stream) and (execution.scan if scan is None else scan)
     execution = dataclasses.replace(execution, scan=scan)
     chunk = next(n for n in range(min(_LONGEST_CHUNK if scan else _LONGEST_TURN, steps), 0, -1) if steps % n == 0)
     done, ordered = int(current.step[0]), None
@@ -400,7 +396,7 @@ def iterate(
     statics, wait = (network, recipe, mesh), jax.default_backend() == "cpu"
     while done < recipe.epochs * steps:
         length = chunk - done % chunk
-        if isinstance(images, Images):
+        if not isinstance(images, Stream):
             if ordered is None or done % steps == 0:
                 ordered = _compiled_order(images, keys, done // steps)
             population, turns = _in_memory, [ordered]
@@ -435,7 +431,7 @@ def time_step(
         Seconds that the compilation and one step take.
     """
     states, execution = stack([state]), dataclasses.replace(choose_execution("train"), scan=False)
-    if isinstance(images, Images):
+    if not isinstance(images, Stream):
         population, read = _in_memory, order(images, key, 0)
     else:
         blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), images.stored(recipe.batch))
@@ -447,53 +443,3 @@ def time_step(
         states, _ = jax.block_until_ready(advanced)
         seconds.append(time.monotonic() - start)
     return max(0.0, seconds[0] - seconds[1]), seconds[1]
-
-
-def evaluate(
-    network: nn.Module, state: TrainState, images: Examples, weights: Weights | None = None, batch: int = 500
-) -> Evaluation:
-    """Classifies images by the running statistics, and by the moving average of the parameters where there is one.
-
-    Args:
-        network: see `init`.
-        state: state of one training.
-        images: images and labels, normalised like the training images.
-        weights: see `init`.
-        batch: images taken at once.
-
-    Returns:
-        Accuracies, loss and confusion matrix.
-    """
-    params = state.params if state.average is None else state.average
-    variables = {"params": params, RUNNING_STATISTICS: state.statistics}
-    confusion, sums = np.zeros((images.outputs, images.outputs), np.int64), np.zeros(2)
-    batch = min(batch, len(images))
-    for x, y in images.batches(batch):
-        missing = batch - len(x)  # so that one program serves the last batch too
-        x, y = (jnp.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1)) for a in (x, y))
-        counts, added = _classify(network, variables, images, x, y, batch - missing, weights)
-        confusion += np.asarray(counts)
-        sums += np.asarray(added)
-    top_five, loss = sums / len(images)
-    return Evaluation(float(np.trace(confusion) / len(images)), float(top_five), float(loss), confusion)
-
-
-@functools.partial(jit_network, static_argnums=0)
-def _classify(
-    network: nn.Module,
-    variables: Any,
-    images: Examples,
-    x: jax.Array,
-    y: jax.Array,
-    count: jax.Array,
-    weights: Weights | None,
-) -> tuple[jax.Array, jax.Array]:
-    """Counts labels and predictions of the first `count` images, and sums (label among the best five, loss)."""
-    outputs = network.apply(variables, images.prepare(x), *(() if weights is None else (weights,)))
-    logits = outputs[0] if isinstance(outputs, tuple) else outputs
-    counted = jnp.arange(len(x)) < count
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-    better = jnp.sum(logits > jnp.take_along_axis(logits, y[:, None], axis=1), axis=1)
-    shape = (images.outputs, images.outputs)
-    counts = jnp.zeros(shape, jnp.int32).at[y, jnp.argmax(logits, axis=-1)].add(counted.astype(jnp.int32))
-    return counts, jnp.sum(jnp.where(counted, jnp.stack([better < 5, losses]), 0), axis=1)

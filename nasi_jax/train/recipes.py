@@ -18,7 +18,9 @@ class Recipe:
         batch: images in a step.
         learning_rate: highest rate.
         warmup: epochs in which the rate rises to it from zero.
-        decay: factor of the rate from each epoch to the next; 0 is half a cosine over the steps, down to zero.
+        decay: factor of the rate from each epoch to the next, 1 leaving it as it is; 0 is half a cosine over the steps,
+            down to zero.
+        optimizer: "sgd", or "adam" without momentum and Nesterov's.
         momentum: factor of the velocity.
         nesterov: whether momentum is Nesterov's.
         weight_decay: of all parameters, added to the gradient as PyTorch does.
@@ -31,6 +33,7 @@ class Recipe:
         jitter: strength of random changes of brightness, contrast, saturation and hue; 0 is none.
         cutout: side of the square that is set to the mean in every image (DeVries and Taylor, 2017); 0 is none.
         drop_path: probability that an edge is dropped in the last epoch, to which it rises linearly.
+        dropout: share of the entries that are dropped, in networks of graphs.
         auxiliary: weight of the loss of the auxiliary head; 0 is no such head.
         precision: type in which the network computes; parameters, statistics and losses stay float32.
         initialisation: how kernels are drawn: "he" with variance 2 / inputs as for a search, or "pytorch" as its layers
@@ -39,6 +42,9 @@ class Recipe:
         channels: channels of the first cells.
         cells: size in cells, as the space counts them.
         stem: what comes before the cells, in spaces that know several; "imagenet" is for large images.
+        hidden: channels of a network of NAS-Bench-Graph.
+        pre: whether it has a layer before its nodes.
+        post: whether it has one after them.
         image_size: height and width that images are brought to; 0 leaves them as they are.
 
     Raises:
@@ -50,6 +56,7 @@ class Recipe:
     learning_rate: float
     warmup: int = 0
     decay: float = 0.0
+    optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.0
@@ -61,6 +68,7 @@ class Recipe:
     jitter: float = 0.0
     cutout: int = 0
     drop_path: float = 0.0
+    dropout: float = 0.0
     auxiliary: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     initialisation: Literal["he", "pytorch"] = "he"
@@ -68,11 +76,14 @@ class Recipe:
     channels: int = 16
     cells: int = 5
     stem: Literal["cifar", "imagenet"] = "cifar"
+    hidden: int = 256
+    pre: bool = False
+    post: bool = True
     image_size: int = 0
 
     def __post_init__(self) -> None:
         """Checks every setting."""
-        for name in ("epochs", "batch", "channels", "cells"):
+        for name in ("epochs", "batch", "channels", "cells", "hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {getattr(self, name)!r}")
         if not 0 < self.learning_rate < float("inf"):
@@ -80,13 +91,16 @@ class Recipe:
         for name in ("warmup", "weight_decay", "gradient_clip", "crop", "cutout", "auxiliary", "image_size"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)!r}")
-        for name in ("momentum", "decay", "label_smoothing", "resized_crop", "jitter", "drop_path", "average"):
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"decay: expected a number from 0 to 1, got {self.decay!r}")
+        for name in ("momentum", "label_smoothing", "resized_crop", "jitter", "drop_path", "dropout", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a number from 0 to below 1, got {getattr(self, name)!r}")
         choices = {
             "precision": ("float32", "bfloat16"),
             "initialisation": ("he", "pytorch"),
             "stem": ("cifar", "imagenet"),
+            "optimizer": ("sgd", "adam"),
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -146,6 +160,24 @@ RECIPES = {
         stem="imagenet",
         image_size=224,
     ),
+    "nasbench-graph-cora": Recipe(
+        epochs=400,
+        batch=140,
+        learning_rate=0.1,
+        decay=1.0,
+        weight_decay=5e-4,
+        dropout=0.7,
+        initialisation="pytorch",
+        hidden=256,
+    ),
+    "egnas": Recipe(
+        epochs=100,
+        batch=32,
+        learning_rate=1e-3,
+        optimizer="adam",
+        gradient_clip=5.0,
+        initialisation="pytorch",
+    ),
 }
 """Published protocols.
 
@@ -157,6 +189,10 @@ the best cell. ``"nasbench201-12"``: the same in 12 epochs.
 
 ``"imagenet-mobile"``: the evaluation of Liu, Simonyan and Yang on ImageNet at 224x224 with less than 600 million
 multiply-adds; a top-1 / top-5 error of 26.7 / 8.7 % with DARTS_V2, of 25.0 / 7.8 % with NASI-ADA's cells.
+
+``"nasbench-graph-cora"``: that of NAS-Bench-Graph (Qin et al., NeurIPS 2022) on Cora, all 140 labelled nodes in a step.
+``"egnas"``: after the final training of EGNAS, for small graphs: its rate is halved when the validation loss does not
+fall, over 400 epochs, in the place of which there is a cosine over 100.
 """
 
 
@@ -178,6 +214,8 @@ def network(space: SearchSpace, genotype: Any, recipe: Recipe, outputs: int) -> 
     module = space.network(genotype, size(space, recipe), outputs, execution=choose_execution("train"))
     if recipe.drop_path and "drop_path" not in module.capabilities:
         raise ValueError(f"drop_path: expected 0, networks of {space.name} have none, got {recipe.drop_path}")
+    if recipe.dropout and "dropout" not in module.capabilities:
+        raise ValueError(f"dropout: expected 0, networks of {space.name} have none, got {recipe.dropout}")
     if not recipe.auxiliary:
         return module
     if "auxiliary" not in module.capabilities:
@@ -200,7 +238,7 @@ def size(space: SearchSpace, recipe: Recipe) -> Any:
     """
     if recipe.stem != "cifar" and "stem" not in _names(space):
         raise ValueError(f"stem: expected 'cifar', networks of {space.name} have no other, got {recipe.stem!r}")
-    known = {"channels", "cells", "stem"} & _names(space)
+    known = {"channels", "cells", "stem", "hidden", "pre", "post"} & _names(space)
     return space.Size(**{name: getattr(recipe, name) for name in known})
 
 

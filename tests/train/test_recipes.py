@@ -41,7 +41,7 @@ def test_rates_fall_as_published():
         ({"momentum": 1.0}, "momentum: expected a number from 0 to below 1"),
         ({"drop_path": -0.1}, "drop_path: expected"),
         ({"weight_decay": float("inf")}, "weight_decay: expected"),
-        ({"decay": 1.5}, "decay: expected a number from 0 to below 1"),
+        ({"decay": 1.5}, "decay: expected a number from 0 to 1"),
         ({"stem": "mnist"}, "stem: expected 'cifar' or 'imagenet', got 'mnist'"),
         ({"resized_crop": 0.1}, "image_size: expected a positive integer with resized_crop"),
         ({"precision": "float16"}, "precision: expected 'float32' or 'bfloat16'"),
