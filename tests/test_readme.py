@@ -21,7 +21,7 @@ def test_the_python_examples_run(monkeypatch):
 
 def test_every_option_in_the_readme_exists():
     found = documents.commands(README)
-    assert len(found) == 17
+    assert len(found) == 18
     for command in found:
         cli.parse(command)
 

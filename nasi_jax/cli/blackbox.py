@@ -38,7 +38,7 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
     Attributes:
         strategy: how it chooses.
         score: training-free scores that are the value, joined by + where their ranks are added: a+b, 2*a+b, or
-            log(a+b) for the logarithms of ranks.
+            log(a+b) for the logarithms of ranks; or transfer or ratio-zico, formulas that have a name.
         table: CSV file of a benchmark, plain or gzipped, whose figures are the values instead.
         column: the column of the table that is maximised.
         recipe: short training whose accuracy on held-out data is the value instead; see nasi train.
@@ -53,7 +53,7 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
     """
 
     strategy: Annotated[StrategyT, tyro.conf.arg(name="")]
-    score: str = "zico+ntk-participation-ratio"
+    score: str = "ratio-zico"
     table: pathlib.Path | None = None
     column: str | None = None
     recipe: str | None = None

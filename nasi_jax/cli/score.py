@@ -19,7 +19,7 @@ from nasi_jax import runs, spaces
 from nasi_jax.cli.options import DataOptions, SpaceOptions
 from nasi_jax.runs import ScoreSheet
 from nasi_jax.runs.files import read_text, text_identity
-from nasi_jax.scores.catalogue import SCORES
+from nasi_jax.scores.catalogue import FORMULAS, SCORES
 from nasi_jax.scores.catalogue import score as score_of
 from nasi_jax.scores.cluster import evaluators
 from nasi_jax.scores.evaluator import Evaluator, ScoreEvaluator
@@ -273,4 +273,4 @@ def _explained() -> list[str]:
         lines += [f"{name}: {score.formula}", f"    {better} is better; needs {' and '.join(needs) or 'no data'}"]
         lines += [f"    {score.paper}"] if score.paper else []
         lines += [f"    options, as {name}({o}={v})" for o, v in score.options.items()]
-    return lines
+    return lines + [f"{name}: {formula}\n    a formula, for nasi search --score" for name, formula in FORMULAS.items()]

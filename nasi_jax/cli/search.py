@@ -13,7 +13,7 @@ from nasi_jax import search, spaces
 from nasi_jax.cli.blackbox import BlackBoxOptions
 from nasi_jax.cli.options import DataOptions, LimitOptions, SpaceOptions, named_in
 from nasi_jax.cli.relaxed import RelaxedOptions, TrainedOptions
-from nasi_jax.scores import LatencyMethod, ScoreConfig
+from nasi_jax.scores import LatencyMethod, ScoreConfig, default_formula
 from nasi_jax.spaces.text import unknown
 
 RELAXED = tuple(search.METHODS)
@@ -146,7 +146,7 @@ def _method(strategy: str, preset: str, space: spaces.SearchSpace) -> Any:
         options = RelaxedOptions if strategy == "nasi" else TrainedOptions
         return options(search.method(strategy, space, preset))
     variant = search.VARIANTS[strategy if preset == "default" else f"{strategy}-{preset}"]
-    return BlackBoxOptions(variant, networks=ScoreConfig(space.search_size, 32))
+    return BlackBoxOptions(variant, score=default_formula(space), networks=ScoreConfig(space.search_size, 32))
 
 
 def typed(defaults: Search[Any], space: spaces.SearchSpace) -> Any:

@@ -1,16 +1,17 @@
 """How good an architecture is, estimated without training it, and what it costs."""
 
-from nasi_jax.scores.catalogue import SCORES, Candidate, Score, score
+from nasi_jax.scores.catalogue import FORMULAS, SCORES, Candidate, Score, score
 from nasi_jax.scores.combination import Combination
 from nasi_jax.scores.costs import Costs, Counter
 from nasi_jax.scores.evaluator import Evaluator, ScoreEvaluator, TableEvaluator
-from nasi_jax.scores.formula import Formula
+from nasi_jax.scores.formula import Formula, default_formula
 from nasi_jax.scores.latency import Latency, LatencyMethod
 from nasi_jax.scores.limits import InfeasibleError, Limits
 from nasi_jax.scores.linear import LinearCost
 from nasi_jax.scores.scorer import Compilation, Draw, ScoreConfig, Scorer
 
 __all__ = [
+    "FORMULAS",
     "SCORES",
     "Candidate",
     "Combination",
@@ -30,5 +31,6 @@ __all__ = [
     "ScoreEvaluator",
     "Scorer",
     "TableEvaluator",
+    "default_formula",
     "score",
 ]

@@ -132,8 +132,13 @@ def _of_units(function: Callable[..., jax.Array]) -> Callable[[Candidate], jax.A
     return lambda c: function(c.shared(_preactivations))
 
 
-def _passages(c: Candidate) -> tuple[list[jax.Array], list[proxies.Passage]]:
-    """Returns the outputs of all blocks, and how a Rademacher cotangent passes each: one pass forward and one back."""
+def _features(c: Candidate) -> list[jax.Array]:
+    _, found = c.apply({"params": c.params}, c.x, mutable=[FEATURES])
+    return [found[FEATURES][name] for name in sorted(found[FEATURES])]
+
+
+def _passages(c: Candidate) -> list[proxies.Passage]:
+    """Returns how a Rademacher cotangent passes each block, from one pass forward and one back."""
 
     def features(x: Any, perturbations: Any = None) -> dict[str, jax.Array]:
         given = {} if perturbations is None else {PERTURBATIONS: perturbations}
@@ -148,12 +153,11 @@ def _passages(c: Candidate) -> tuple[list[jax.Array], list[proxies.Passage]]:
         for key, name in zip(keys, names, strict=True)
     }
     (below,) = pullback(above | {names[0]: jnp.zeros_like(above[names[0]])})
-    passages = [proxies.Passage(above[name], below[before]) for before, name in itertools.pairwise(names)]
-    return [found[name] for name in names], passages
+    return [proxies.Passage(above[name], below[before]) for before, name in itertools.pairwise(names)]
 
 
 def _of_blocks(function: Callable[..., jax.Array]) -> Callable[[Candidate], jax.Array]:
-    return lambda c: function(c.shared(_passages)[0])
+    return lambda c: function(c.shared(_features))
 
 
 def _vkdnw(c: Candidate) -> jax.Array:
@@ -311,7 +315,7 @@ SCORES: dict[str, Score] = {
         _of_blocks(proxies.progressivity), "least increase of that entropy from block to block", _AZ_NAS, features=True
     ),
     "trainability": Score(
-        lambda c: proxies.trainability(c.shared(_passages)[1]),
+        lambda c: proxies.trainability(_passages(c)),
         "mean over blocks of 2 - s - 1/s, s the spectral norm of the passage of gradients",
         _AZ_NAS,
         features=True,
@@ -332,9 +336,23 @@ SCORES: dict[str, Score] = {
         _of_gradients(proxies.zico), "sum over layers of log sum E|g| / std|g|", "Li et al., ICLR 2023", labels=True
     ),
     "params": Score(None, "number of parameters", "", data=False),
+    "trained-params": Score(
+        None, "number of parameters at the size at which architectures are trained in the end", "", data=False
+    ),
     "flops": Score(None, "multiply-adds of convolutions and products", "", data=False),
 }
 """Every score by its name on the command line."""
+
+FORMULAS = {
+    "transfer": "log(swap+meco+feature-effective-rank+trained-params)",
+    "ratio-zico": "zico+ntk-participation-ratio",
+}
+"""Formulas by name; see `nasi_jax.scores.Formula`.
+
+``"transfer"``: how many patterns units have, how little channels repeat each other, how many directions blocks keep,
+and size. Chosen once on parts of NAS-Bench-201, NAS-Bench-101, NAS-Bench-301 and TransNAS-Bench-101, see
+experiments/README.md. ``"ratio-zico"``: for networks that do not show their blocks; on NAS-Bench-201 level with AZ-NAS.
+"""
 
 
 def score(text: str) -> Score:

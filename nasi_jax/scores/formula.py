@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from nasi_jax.scores.catalogue import FORMULAS
+from nasi_jax.spaces import SearchSpace
 from nasi_jax.spaces.text import summands
 from nasi_jax.tabular import rank_sum
 
@@ -36,7 +38,8 @@ class Formula:
         """Reads a formula.
 
         Args:
-            text: names joined by +, each maybe after a weight and *, all of it maybe in ``log(...)``.
+            text: one of `FORMULAS`; or names joined by +, each maybe after a weight and *, all of it maybe in
+                ``log(...)``.
 
         Returns:
             The formula.
@@ -44,6 +47,7 @@ class Formula:
         Raises:
             ValueError: a name is missing or there twice, or a weight is no positive number.
         """
+        text = FORMULAS.get(text.strip(), text)
         match = _LOG.fullmatch(text.strip())
         weights: dict[str, float] = {}
         for part in summands(match[1] if match else text):
@@ -74,3 +78,9 @@ class Formula:
             An array (architectures,); NaN where a score is.
         """
         return rank_sum([oriented[name] for name in self.weights], [*self.weights.values()], log=self.log)
+
+
+def default_formula(space: SearchSpace) -> str:
+    """Returns the name of the formula that searches of a space take by default: that its networks can be asked for."""
+    network = space.network(None if space.one_shot else space.at(0), space.search_size, 1)
+    return "transfer" if "features" in network.capabilities else "ratio-zico"

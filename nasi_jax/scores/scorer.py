@@ -68,6 +68,8 @@ this is the faster one for spaces whose program does not branch, and the only on
 T = TypeVar("T")
 R = TypeVar("R")
 
+_TRAINED = "trained-"
+"""Before the names of counts at the space's evaluation size."""
 _MOST_CALLS = 16  # side by side, each with the memory of a network's gradient
 
 
@@ -166,7 +168,10 @@ class Scorer:
         # one more than there are cores, for what a call does outside of its program
         side_by_side = execution.discrete == "branches" and mesh is None
         self._threads = min(_MOST_CALLS, (os.cpu_count() or 1) + 1) if side_by_side else 0
-        self._counter = Counter(space, x, size, source.outputs, config.style)
+        self._counters = {
+            "": Counter(space, x, size, source.outputs, config.style),
+            _TRAINED: Counter(space, x, space.evaluation_size, source.outputs),
+        }
         self._counted = [name for name in names if self._scores[name].compute is None]
         precisions = {self._scores[name].double for name in names if name not in self._counted}
         self._compute: dict[bool, Any] = {double: self._computed(double) for double in sorted(precisions)}
@@ -235,12 +240,15 @@ class Scorer:
         with ThreadPoolExecutor(max(1, self._threads)) as threads:
             submit = functools.partial(threads.submit, self._waited) if self._threads else self._submitted
             for part, futures in ahead(start, parts, max(1, self._threads)):
-                counts = [self._counter(genotype) for genotype in part] if self._counted else []
-                values: dict[str, Any] = {name: [count[name] for count in counts] for name in self._counted}
+                values: dict[str, Any] = {name: self._counts(name, part) for name in self._counted}
                 for future in futures:
                     values |= jax.device_get(future.result())
                 for i in range(len(part)):
                     yield {name: float(values[name][i]) for name in self.names}
+
+    def _counts(self, name: str, genotypes: Sequence[Any]) -> list[float]:
+        prefix = _TRAINED if name.startswith(_TRAINED) else ""
+        return [self._counters[prefix](genotype)[name.removeprefix(prefix)] for genotype in genotypes]
 
     def _submitted(self, *arguments: Any) -> Future[dict[str, jax.Array]]:
         future: Future[dict[str, jax.Array]] = Future()

@@ -116,7 +116,7 @@ def test_several_scores_have_one_value_whose_reference_is_kept(tmp_path):
     assert run(tmp_path / "run", *arguments, "--channels", 2, "--cells", 1) == 0
     reference = json.loads((tmp_path / "run" / "reference.json").read_text())
     assert len(reference["0"]) == 100
-    assert set(reference["0"][0]) == {"params", "flops", "memory"}
+    assert set(reference["0"][0]) == {"params", "flops"}
     assert all(0 <= row["value"] <= 1.5 for row in rows(tmp_path / "run"))
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from nasi_jax import scores, spaces
 from nasi_jax.scores import Combination, Formula
 from nasi_jax.spaces.text import named, summands
 
@@ -78,3 +79,17 @@ def test_formulas_are_read():
     ):
         with pytest.raises(ValueError, match=message):
             Formula.parse(text)
+
+
+@pytest.mark.parametrize("name", scores.FORMULAS)
+def test_formulas_that_have_a_name_are_of_scores_that_there_are(name):
+    formula = Formula.parse(name)
+    assert formula == Formula.parse(scores.FORMULAS[name])
+    assert all(scores.score(part) for part in formula.weights)
+
+
+@pytest.mark.parametrize("space", spaces.SPACES.values(), ids=spaces.SPACES)
+def test_the_default_of_a_space_is_a_formula_of_scores_that_its_networks_have(space):
+    config = scores.ScoreConfig(space.search_size, 8)
+    names = Formula.parse(scores.default_formula(space)).weights
+    assert scores.Scorer(space, space.noise(), [*names], config).names == tuple(names)

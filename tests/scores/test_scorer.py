@@ -235,6 +235,17 @@ def test_costs_are_the_published_ones(benchmark_table):
     assert outside == {160832}
 
 
+def test_parameters_are_counted_at_the_size_that_is_scored_and_at_that_of_a_training():
+    scorer = scores.Scorer(SPACE, SOURCE, ("params", "trained-params"), CONFIG)
+    genotype = SPACE.parse(CELLS[0])
+    counted = [
+        scores.Counter(SPACE, data.shapes(SOURCE, 2).x, size, SOURCE.outputs)(genotype)["params"]
+        for size in (CONFIG.size, SPACE.evaluation_size)
+    ]
+    assert [*scorer.score(scorer.draw(0), [genotype])[0].values()] == counted
+    assert counted[0] < counted[1]
+
+
 def test_costs_of_a_space_whose_architectures_differ_in_their_edges():
     """DARTS_V2 for ImageNet, by hand; its reduction cell has only pools and identities between inputs and nodes."""
     expected = 9 * (3 * 24 * 112**2 + 24 * 48 * 56**2 + 48 * 48 * 28**2)  # stem
