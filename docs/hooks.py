@@ -3,6 +3,7 @@
 A page writes ``{{ table("experiments/results/...", ...) }}`` and the like; nothing that was measured is typed by hand.
 """
 
+import html
 import inspect
 import pathlib
 import re
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import jinja2
+import latex2mathml.converter
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -25,6 +27,8 @@ FILES = (
     "examples/*.ipynb",
 )
 """What the site has besides the files of this folder, at the same paths as in the repository."""
+
+_FORMULA = re.compile(r'<(div|span) class="arithmatex">\\[\[(](.*?)\\[\])]</\1>', re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -44,6 +48,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     environment.globals.update(include=include, prose=prose, table=table, value=value, **LISTS)
     above = "../" * page.file.src_uri.count("/")
     return environment.from_string(markdown).render().replace(f"]({above}../", f"]({above}")
+
+
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Writes formulas as MathML, which browsers show by themselves."""
+    return _FORMULA.sub(lambda found: _mathml(found[2], "block" if found[1] == "div" else "inline"), content)
+
+
+def _mathml(formula: str, display: str) -> str:
+    text = html.unescape(formula).strip().replace("\\|", "\\Vert ")  # the name that the converter knows
+    return latex2mathml.converter.convert(text, display=display)
 
 
 def include(path: str) -> str:
