@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import shared_file
 
-from nasi_jax import data, spaces, tabular
+from nasi_jax import data, scores, spaces, tabular
 from nasi_jax.nn import Style
 from nasi_jax.nn.graphs import union
 from nasi_jax.spaces import nasbench_graph_text as text_form
@@ -220,3 +220,12 @@ def test_mutations_reach_every_operation_and_input():
     counts = collections.Counter(SPACE.format(g).split("|")[0] for g in around)
     assert len(around) == 4 * 8 + 1 + 2 + 3
     assert counts["0012"] == 32
+
+
+@pytest.mark.parametrize("name", ["jacob_cov", "epe_nas"])
+def test_scores_of_inputs_of_each_examples_own_say_why_they_do_not_apply(name):
+    config = scores.ScoreConfig(SPACE.Size(hidden=4), 4)
+    with pytest.raises(
+        ValueError, match=f"score: {name} needs inputs of each example's own, here all are parts of one"
+    ):
+        scores.Scorer(SPACE, SPACE.noise(3), [name], config)

@@ -1,0 +1,131 @@
+"""Ranks graph networks of NAS-Bench-Graph by training-free scores, on a graph and on random ones.
+
+Draws architectures of the benchmark, scores them by `nasi score` on the nodes of a graph and of random graphs, and
+compares each score with the published test accuracies of every table given: Spearman's correlation with a bootstrap
+interval, and the correlation that is left when the depth is known, the longest chain of operations that are not skips.
+
+    python experiments/graph_scores.py --tables nbgraph_cora.csv.gz nbgraph_photo.csv.gz nbgraph_arxiv.csv.gz \
+        --graph cora.npz
+
+Writes a Markdown table to experiments/results/graph_scores.md; expected: experiments/README.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import pathlib
+
+import numpy as np
+import tyro
+from scipy.stats import rankdata
+
+from nasi_jax import cli, tabular
+from nasi_jax.scores import SCORES
+from nasi_jax.spaces import nasbench_graph_text as notation
+
+NAMES = (
+    "ntk-probe", "ntk-one-batch", "ntk-participation-ratio", "grad_norm", "snip", "fisher", "naswot", "zico", "params",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Rank graph networks by training-free scores.
+
+    Attributes:
+        tables: the benchmark's tables, of the same architectures.
+        graph: .npz file of a graph; without, random graphs alone.
+        column: the column that scores are compared with.
+        architectures: how many are drawn.
+        seeds: initialisations and batches, over which scores are averaged.
+        hidden: channels of the networks.
+        batch: nodes in the batch.
+        names: the scores.
+        scores: folder of the score files; what is there is not computed again.
+        out: the table to write.
+    """
+
+    tables: tuple[pathlib.Path, ...]
+    graph: pathlib.Path | None = None
+    column: str = "test"
+    architectures: int = 1000
+    seeds: int = 3
+    hidden: int = 64
+    batch: int = 128
+    names: tuple[str, ...] = NAMES
+    scores: pathlib.Path = pathlib.Path("experiments/scores/graph_scores")
+    out: pathlib.Path = pathlib.Path("experiments/results/graph_scores.md")
+
+
+def main(options: Options) -> None:
+    """Scores, ranks, and writes the table."""
+    options.scores.mkdir(parents=True, exist_ok=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    tables = {path.name.split(".")[0]: tabular.Table.read(path, (options.column,)) for path in options.tables}
+    known = sorted(next(iter(tables.values())).rows)
+    chosen = np.random.default_rng(0).permutation(len(known))[: options.architectures]
+    drawn = options.scores / "architectures.txt"
+    drawn.write_text("\n".join(known[i] for i in chosen) + "\n")
+    kinds = {"random graphs": []} | ({} if options.graph is None else {"the graph": ["--data", str(options.graph)]})
+    lines = head([*tables])
+    for kind, arguments in kinds.items():
+        path = options.scores / f"{kind.replace(' ', '-')}.csv"
+        size = ["--hidden", f"{options.hidden}", "--batch", f"{options.batch}", "--seeds", f"{options.seeds}"]
+        command = ["--space", "nasbench-graph", "--genotypes", str(drawn), "--score", *options.names, *size, *arguments]
+        if status := cli.main(["score", "--out", str(path), *command]):
+            raise SystemExit(status)
+        lines += rows(kind, path, tables, options.column)
+    text = "\n".join(lines) + "\n"
+    options.out.write_text(text)
+    print(text)
+
+
+def head(tables: list[str]) -> list[str]:
+    """Returns the first lines of the table."""
+    columns = [name for table in tables for name in (table, f"{table}, given depth")]
+    return ["| scored on | score | seeds | " + " | ".join(columns) + " |", "| --- " * (3 + len(columns)) + "|"]
+
+
+def rows(kind: str, path: pathlib.Path, tables: dict[str, tabular.Table], column: str) -> list[str]:
+    """Returns a line for each score of a file, and one for the depth alone, better being less deep."""
+    with path.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    texts = list(dict.fromkeys(row["genotype"] for row in found))
+    whole = len(found) // len(texts)  # seeds with all architectures, which come first
+    depths = np.array([depth(text) for text in texts], float)
+    lines = []
+    for name in [n for n in found[0] if n not in {"genotype", "seed", "reason"}] + ["minus depth"]:
+        values, sign = -depths, 1
+        if name in SCORES:
+            figures = np.array([float(row[name]) for row in found[: whole * len(texts)]]).reshape(whole, -1)
+            sign = 1 if SCORES[name].higher_is_better else -1
+            values = sign * figures.mean(axis=0)
+        cells = []
+        for table in tables.values():
+            truth = table.columns[column][[table.rows[text] for text in texts]]
+            value, low, high = tabular.rank(values, truth, resamples=300, only=("spearman",)).statistics["spearman"]
+            cells += [f"{value:.2f} ({low:.2f} to {high:.2f})", f"{partial(values, truth, depths):.2f}"]
+        cells[1::2] = ["" if name == "minus depth" else cell for cell in cells[1::2]]
+        lines.append(f"| {kind} | {name} | {whole if name in SCORES else ''} | {' | '.join(cells)} |")
+    return lines
+
+
+def depth(text: str) -> int:
+    """Returns the longest chain of operations that are not skips."""
+    links, operations = notation.parse(text)
+    depths = [0]
+    for link, operation in zip(links, operations, strict=True):
+        depths.append(depths[link] + (operation != notation.SKIP))
+    return max(depths)
+
+
+def partial(values: np.ndarray, truth: np.ndarray, known: np.ndarray) -> float:
+    """Returns the correlation of ranks that is left when a third quantity is known."""
+    a, b, c = (rankdata(x) for x in (values, truth, known))
+    rest = [x - np.polyval(np.polyfit(c, x, 1), c) for x in (a, b)]
+    return float(np.corrcoef(*rest)[0, 1])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
