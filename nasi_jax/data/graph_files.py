@@ -23,7 +23,7 @@ def holds_graphs(name: str | pathlib.Path) -> bool:
     if path.suffix.lower() != ".npz" or not path.is_file():
         return False
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             return _EDGES in file.files
     except Exception:  # what is no such file is said by whoever reads it
         return False
