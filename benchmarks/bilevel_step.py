@@ -5,8 +5,9 @@
 First and second order: a step of the logits by the validation loss and one of the weights by the training loss. SNAS:
 one backward pass for both. PyTorch's second order is the authors' finite difference, ours is exact or the same
 difference. Each program runs in a process of its own, one after the other, so that its peak of resident memory is its
-own; times are medians over steps as ratios to the peer's, or to the first program where there is none. Compilation is
-the first step, with the draw of the parameters.
+own; times are medians over steps as ratios to the peer's, or to our own where there is none, by the clock on the wall
+and by what all cores spent on it, which other processes disturb less. Compilation is the first step, with the draw of
+the parameters. On a busy machine, one thread each compares best: OMP_NUM_THREADS=1 taskset -c 0.
 """
 
 from __future__ import annotations
@@ -60,11 +61,13 @@ def main(options: Options) -> None:
         kind = options.alone.removeprefix("torch-")
         steps = our_steps(options, kind) if kind == options.alone else peer_steps(options, kind)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps({"first": steps[0], "step": statistics.median(steps[1:]), "gigabytes": peak}))
+        wall, spent = ([step[i] for step in steps] for i in range(2))
+        figures = {"first": wall[0] / statistics.median(wall[1:]), "step": statistics.median(wall[1:])}
+        print(json.dumps(figures | {"processor": statistics.median(spent[1:]), "gigabytes": peak}))
         return
     lines = [
-        "| step | program | batch | a step | first step, in steps of its own | peak memory, GB |",
-        "| --- " * 6 + "|",
+        "| step | program | batch | a step | processor time | first step, in steps of its own | peak memory, GB |",
+        "| --- " * 7 + "|",
     ]
     peers: dict[tuple[str, int], dict[str, float]] = {}
     for batch in options.batch:
@@ -74,11 +77,12 @@ def main(options: Options) -> None:
                 if (peer, batch) not in peers:
                     peers[peer, batch] = measured(options, f"torch-{peer}", batch)
                 found["PyTorch"] = peers[peer, batch]
-            unit = found.get("PyTorch", found["nasi_jax"])["step"]
+            unit = found.get("PyTorch", found["nasi_jax"])
             for name, figures in found.items():
-                ratio, first = figures["step"] / unit, figures["first"] / figures["step"]
+                ratio, spent = (figures[clock] / unit[clock] for clock in ("step", "processor"))
                 lines.append(
-                    f"| {STEPS[kind]} | {name} | {batch} | {ratio:.2f} | {first:.0f} | {figures['gigabytes']:.1f} |"
+                    f"| {STEPS[kind]} | {name} | {batch} | {ratio:.2f} | {spent:.2f} | {figures['first']:.0f} | "
+                    f"{figures['gigabytes']:.1f} |"
                 )
     text = "\n".join(lines) + "\n"
     print(text)
@@ -96,7 +100,7 @@ def measured(options: Options, program: str, batch: int) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def our_steps(options: Options, kind: str) -> list[float]:
+def our_steps(options: Options, kind: str) -> list[tuple[float, float]]:
     """Times our steps, the first with all compilation."""
     import jax
 
@@ -108,18 +112,27 @@ def our_steps(options: Options, kind: str) -> list[float]:
     strategy = search.SNAS(**small) if kind == "snas" else search.DARTS(**small, order=kind, warmup=0.0, stop_ratio=0.0)  # type: ignore[arg-type]
     source = data.Gaussian((options.image_size, options.image_size, 3))
     # what SNAS measures after its steps is no part of them
-    times, start = [], time.perf_counter()
+    times, start = [], _now()
     strategy = dataclasses.replace(strategy, steps=count + 1)
     for states, _ in search.iterate(jax.random.key(0)[None], space, source, strategy):
         jax.block_until_ready(states)
-        times.append(time.perf_counter() - start)
-        start = time.perf_counter()
+        times.append(_since(start))
+        start = _now()
         if len(times) == count:
             break
     return times
 
 
-def peer_steps(options: Options, kind: str) -> list[float]:
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _since(start: tuple[float, float]) -> tuple[float, float]:
+    """Returns seconds on the wall, and seconds of all cores."""
+    return time.perf_counter() - start[0], time.process_time() - start[1]
+
+
+def peer_steps(options: Options, kind: str) -> list[tuple[float, float]]:
     """Times the steps of a network written as in the authors' code."""
     import torch_darts
 
@@ -163,7 +176,7 @@ def peer_steps(options: Options, kind: str) -> list[float]:
         weights_optimizer.step()
 
     for _ in range(options.steps + 1):
-        start = time.perf_counter()
+        start = _now()
         training, validation = (
             (
                 torch.randn(options.batch[0], 3, options.image_size, options.image_size),
@@ -180,7 +193,7 @@ def peer_steps(options: Options, kind: str) -> list[float]:
                 leaf.grad = slope
             logits_optimizer.step()
             descend(loss(training), params)
-        times.append(time.perf_counter() - start)
+        times.append(_since(start))
     return times
 
 
