@@ -104,6 +104,8 @@ def size(options: Options, name: str) -> list[str]:
     if options.smoke:
         numbers |= {"steps": 8, "batch": 4, "channels": 2, "image-size": 8}
         numbers |= {"moments": 5} if trained else {"rounds": 2}
+        if "darts" in METHODS[name]:
+            numbers |= {"window": 2}
     listed = [word for option, value in numbers.items() for word in (f"--{option}", str(value))]
     return [*listed, "--seeds", str(options.seeds), "--data", str(options.images)]
 
@@ -165,7 +167,7 @@ def spread(values: list[float], digits: int) -> str:
 def course_figure(results: dict[str, dict[str, Any]], random: float) -> Figure:
     """Draws skip probability and table accuracy over the steps, a line for each search."""
     shown = {name: result for name, result in results.items() if "steps" in result}
-    across = 5
+    across = min(5, len(shown))
     down = -(-len(shown) // across)
     figure = Figure(figsize=(3.0 * across, 4.6 * down), layout="constrained")
     axes = figure.subplots(2 * down, across, squeeze=False)

@@ -67,8 +67,8 @@ class DARTSInfo(NamedTuple):
 class DARTS(Supernet[SizeT], Generic[SizeT]):
     """Differentiable architecture search: in turn a step of the logits and one of the weights.
 
-    The defaults are those that keep it from collapsing: weights are trained alone first, and the search ends and goes
-    back when the largest eigenvalue of the Hessian in the logits grows.
+    By default weights are trained alone first, and the search ends and goes back when the largest eigenvalue of the
+    Hessian in the logits grows. That does not exclude a collapse to skips (experiments/README.md).
 
     Attributes:
         warmup: share of the steps, the first ones, in which the weights are trained and the logits stay.

@@ -40,12 +40,12 @@ METHODS: dict[str, Mapping[str, Relaxed]] = {
 }
 """Every method with its settings by name, "default" first.
 
-``"darts"``: the default keeps from collapsing; ``"darts-v1"`` and ``"darts-v2"`` are the published first and second
-order (Liu, Simonyan and Yang, ICLR 2019), and the others one remedy each on top of them: DARTS-ES and R-DARTS (Zela et
-al., ICLR 2020; of its four weight decays and drop rates the largest, to be compared with 1, 3 and 9 times 3e-4 and with
-0, 0.2 and 0.4), DARTS- (Chu et al., ICLR 2021) and DARTS-PT (Wang et al., ICLR 2021). ``"gdas"``: DARTS with
-straight-through samples (Dong and Yang, CVPR 2019). ``"snas"``: Xie et al. (ICLR 2019), and with the constraint of the
-authors' README.
+``"darts"``: the default has a warm-up and stops as DARTS-ES does; ``"darts-v1"`` and ``"darts-v2"`` are the published
+first and second order (Liu, Simonyan and Yang, ICLR 2019), and the others one remedy each on top of them: DARTS-ES and
+R-DARTS (Zela et al., ICLR 2020; of its four weight decays and drop rates the largest, to be compared with 1, 3 and 9
+times 3e-4 and with 0, 0.2 and 0.4), DARTS- (Chu et al., ICLR 2021) and DARTS-PT (Wang et al., ICLR 2021). ``"gdas"``:
+DARTS with straight-through samples (Dong and Yang, CVPR 2019). ``"snas"``: Xie et al. (ICLR 2019), and with the
+constraint of the authors' README.
 """
 
 
