@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+import nasi_jax
 from nasi_jax.scores.catalogue import FORMULAS
 from nasi_jax.spaces import SearchSpace
 from nasi_jax.spaces.text import summands
-from nasi_jax.tabular import rank_sum
 
 _LOG = re.compile(r"log\((.*)\)", re.DOTALL)
 _TERM = re.compile(r"(?:([\d.eE+-]+)\s*\*)?\s*(.+)", re.DOTALL)
@@ -77,7 +77,10 @@ class Formula:
         Returns:
             An array (architectures,); NaN where a score is.
         """
-        return rank_sum([oriented[name] for name in self.weights], [*self.weights.values()], log=self.log)
+        # named in full, so that scipy.stats loads when it is used
+        return nasi_jax.tabular.rank_sum(
+            [oriented[name] for name in self.weights], [*self.weights.values()], log=self.log
+        )
 
 
 def default_formula(space: SearchSpace) -> str:

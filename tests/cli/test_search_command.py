@@ -211,7 +211,7 @@ def test_bad_options_are_one_line_and_leave_no_folder(tmp_path, capsys, argument
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--no-such-option", "1"], ["--steps", "many"], ["--max-params", "0"]])
+@pytest.mark.parametrize("arguments", [["--no-such-option", "1"], ["--steps", "many"]])
 def test_malformed_options_exit_with_status_two(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         run(*arguments)

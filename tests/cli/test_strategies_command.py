@@ -135,7 +135,7 @@ def test_several_scores_have_one_value_whose_reference_is_kept(tmp_path):
         (["--recipe", "nasbench"], "did you mean 'nasbench201'"),
         (["--recipe", "nasbench201-12"], "data: expected a data set with labels"),
         (["--population", "2000"], "population: expected at most the 1000 evaluations"),
-        (["--steps", "5"], "steps: an option of --strategy nasi, not of evolution"),
+        (["--steps", "5"], "steps: an option of --strategy nasi or darts or gdas or snas, not of evolution"),
         (["--hidden", "5"], "hidden: an option of --strategy reinforce --preset lstm"),
         (["--preset", "plan"], "did you mean 'plain'"),
         (["--parallel", "0"], "parallel: expected a positive integer"),
