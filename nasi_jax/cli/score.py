@@ -272,5 +272,7 @@ def _explained() -> list[str]:
         better = "higher" if score.higher_is_better else "lower"
         lines += [f"{name}: {score.formula}", f"    {better} is better; needs {' and '.join(needs) or 'no data'}"]
         lines += [f"    {score.paper}"] if score.paper else []
-        lines += [f"    options, as {name}({o}={v})" for o, v in score.options.items()]
+        for option, about in score.options.items():
+            more = f", one of {', '.join(about.choices)}" if about.choices else ""
+            lines.append(f"    option, as {name}({option}={about.default}){more}")
     return lines + [f"{name}: {formula}\n    a formula, for nasi search --score" for name, formula in FORMULAS.items()]

@@ -18,6 +18,7 @@ from nasi_jax.nn.blocks import (
     relu_conv_norm,
     scaled_relu_conv_norm,
 )
+from nasi_jax.nn.initialisation import as_pytorch, initial_statistics
 from nasi_jax.nn.linear import RELU_GAIN, Conv, Dense, weight
 from nasi_jax.nn.precision import in_half_precision
 from nasi_jax.nn.style import (
@@ -29,6 +30,7 @@ from nasi_jax.nn.style import (
     PREACTIVATIONS,
     RUNNING_SHARE,
     RUNNING_STATISTICS,
+    STAGES,
     USED_PARAMETERS,
     Normalisation,
     Parameterisation,
@@ -37,6 +39,7 @@ from nasi_jax.nn.style import (
     detached,
     handed_on,
     observe,
+    observe_stage,
 )
 
 __all__ = [
@@ -49,6 +52,7 @@ __all__ = [
     "RELU_GAIN",
     "RUNNING_SHARE",
     "RUNNING_STATISTICS",
+    "STAGES",
     "USED_PARAMETERS",
     "BatchNorm",
     "Conv",
@@ -64,6 +68,7 @@ __all__ = [
     "Style",
     "as_block",
     "as_program",
+    "as_pytorch",
     "batch_norm",
     "channel_scale",
     "detached",
@@ -71,9 +76,11 @@ __all__ = [
     "handed_on",
     "in_half_precision",
     "in_turn",
+    "initial_statistics",
     "is_plain",
     "normalise",
     "observe",
+    "observe_stage",
     "relu_conv_norm",
     "scaled_relu_conv_norm",
     "weight",

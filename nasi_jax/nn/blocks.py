@@ -43,25 +43,35 @@ def as_block(parent: nn.Module, kind: type[nn.Module], name: str, attributes: di
 
     Args:
         parent: the bound module, inside its compact method.
-        kind: class of the submodule; has an attribute `execution`.
+        kind: class of the submodule.
         name: name of the submodule.
-        attributes: its attributes.
+        attributes: its attributes, `style` and `execution` among them.
         *inputs: what it is called with.
 
     Returns:
         What it returns.
     """
-    if attributes["execution"].blocks and is_plain(parent, name):
+    if attributes["execution"].blocks and is_plain(parent, attributes["style"], name):
         return as_program(kind(**attributes, parent=None), parent.get_variable("params", name, {}), *inputs)
     return kind(**attributes, name=name)(*inputs)
 
 
-def is_plain(module: nn.Module, name: str | None = None) -> bool:
-    """Whether a bound module, or the submodule of that name, reads parameters alone and leaves nothing but outputs."""
-    observed = (PREACTIVATIONS, CHANNEL_SCALES, USED_PARAMETERS, RUNNING_STATISTICS, "params")
+def is_plain(module: nn.Module, style: Style, name: str | None = None) -> bool:
+    """Whether what a bound module calls, or its submodule of a name, reads parameters alone and leaves only outputs.
+
+    Args:
+        module: the bound module.
+        style: of what it calls.
+        name: name of the submodule, or None.
+
+    Returns:
+        Whether that is so.
+    """
+    statistics = (RUNNING_STATISTICS,) if style.tracked else ()
+    observed = (PREACTIVATIONS, CHANNEL_SCALES, USED_PARAMETERS, *statistics, "params")
     if any(module.is_mutable_collection(collection) for collection in observed):
         return False
-    read = (module.variables.get(collection, {}) for collection in (CHANNEL_SCALES, RUNNING_STATISTICS))
+    read = (module.variables.get(collection, {}) for collection in (CHANNEL_SCALES, *statistics))
     return not any(values if name is None else name in values for values in read)
 
 
@@ -146,9 +156,9 @@ def batch_norm(
     Returns:
         An array like `x`.
     """
-    if is_tracking(module):
+    if is_tracking(module, style):
         track(module, name, _unbiased(x))
-    return normalise(x, scale, bias, style, running_statistics(module, name))
+    return normalise(x, scale, bias, style, running_statistics(module, name, style))
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -332,7 +342,8 @@ def relu_conv_norm(
     for number, group in enumerate(groups.values()):
         channels = sum(branches[i].kernel.shape[-1] for i in group)
         factors = channel_scale(module, f"{name}_conv_{number}", (*x.shape[:-1], channels), x.dtype)
-        statistics, tracking = running_statistics(module, f"{name}_norm_{number}"), is_tracking(module)
+        statistics = running_statistics(module, f"{name}_norm_{number}", style)
+        tracking = is_tracking(module, style)
         chosen = [branches[i] for i in group]
         parts, moments = _relu_conv_norm(x, chosen, factors, statistics, style, execution, strides, dilation, tracking)
         if moments is not None:

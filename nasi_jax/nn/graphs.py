@@ -117,12 +117,12 @@ class MaskedNorm(nn.Module):
     def __call__(self, x: jax.Array, there: jax.Array) -> jax.Array:
         """Maps (count, channels) to the same shape; `there` is (count, 1), ones and zeros."""
         moments = _moments(x, there)
-        if is_tracking(self):
+        if is_tracking(self, self.style):
             count = jnp.sum(there)
             track(self, "statistics", (moments[0], moments[1] * count / jnp.maximum(count - 1, 1)))
         if self.style.normalisation == "fixed":
             moments = jnp.zeros_like(moments[0]), jnp.ones_like(moments[1])
-        elif (running := running_statistics(self, "statistics")) is not None:
+        elif (running := running_statistics(self, "statistics", self.style)) is not None:
             moments = running
         mean, variance = moments
         factor, shift = jax.lax.rsqrt(variance + BATCH_NORM_EPSILON), 0.0

@@ -17,11 +17,12 @@ and multiplied by sqrt(g / k) at every use, so that a layer's share of the NTK d
 (Jacot et al., 2018). Both give the same function at initialisation; only the gradients differ.
 """
 
-Normalisation = Literal["batch", "fixed"]
+Normalisation = Literal["batch", "current", "fixed"]
 """By which mean and variance batch normalisation acts.
 
-``"batch"``: those of the batch, which couples its samples, or `RUNNING_STATISTICS` where there are some. ``"fixed"``:
-those at which running statistics start, 0 and 1, so that samples are independent and hardly anything is normalised.
+``"batch"``: those of the batch, which couples its samples, or `RUNNING_STATISTICS` where there are some. ``"current"``:
+those of the batch at hand in any case. ``"fixed"``: those at which running statistics start, 0 and 1, so that samples
+are independent and hardly anything is normalised.
 """
 
 PARAMETERISATIONS: tuple[str, ...] = get_args(Parameterisation)
@@ -43,6 +44,8 @@ FEATURES = "features"
 PERTURBATIONS = "perturbations"
 """Collection of arrays like `FEATURES`. Where it is given, a block reads what the one before handed on, without its
 derivative, plus the array of its name, so that the derivative by an array is that of one block alone."""
+STAGES = "stages"
+"""Collection of the feature maps at the ends of the three stages of a network, ``"stage_0"`` to ``"stage_2"``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Style:
         affine: whether batch normalisation has a learnable scale and shift; they start at one and zero.
         parameterisation: whether a weight is stored as it is, or drawn from N(0, 1) and scaled at every use.
         normalisation: whether batch normalisation takes the batch's mean and variance, or fixed 0 and 1.
+        bare_cells: whether batch normalisation in cells is the batch's alone, without scale and shift, as in networks
+            that are searched.
 
     Raises:
         ValueError: a value is unknown.
@@ -61,12 +66,26 @@ class Style:
     affine: bool = True
     parameterisation: Parameterisation = "standard"
     normalisation: Normalisation = "batch"
+    bare_cells: bool = False
 
     def __post_init__(self) -> None:
         """Checks the values."""
         for name, allowed in (("parameterisation", PARAMETERISATIONS), ("normalisation", NORMALISATIONS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
+
+    @property
+    def in_cells(self) -> Style:
+        """What the layers of cells share."""
+        if not self.bare_cells:
+            return self
+        normalisation: Normalisation = "current" if self.normalisation == "batch" else self.normalisation
+        return dataclasses.replace(self, affine=False, normalisation=normalisation)
+
+    @property
+    def tracked(self) -> bool:
+        """Whether batch normalisation keeps running statistics where it may."""
+        return self.normalisation == "batch"
 
 
 def observe(module: nn.Module, name: str, x: jax.Array, uses: jax.Array | float = 1.0) -> None:
@@ -80,6 +99,18 @@ def observe(module: nn.Module, name: str, x: jax.Array, uses: jax.Array | float 
     """
     if module.is_mutable_collection(PREACTIVATIONS) and not module.is_initializing():
         module.sow(PREACTIVATIONS, name, (x, jnp.asarray(uses, x.dtype)))
+
+
+def observe_stage(module: nn.Module, number: int, x: jax.Array) -> None:
+    """Leaves the feature maps at the end of a stage where the collection `STAGES` is mutable.
+
+    Args:
+        module: the bound module.
+        number: 0, 1 or 2.
+        x: feature maps, (batch, height, width, channels).
+    """
+    if module.is_mutable_collection(STAGES) and not module.is_initializing():
+        module.put_variable(STAGES, f"stage_{number}", x)
 
 
 def channel_scale(
@@ -130,24 +161,26 @@ def detached(module: nn.Module, x: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(x) if PERTURBATIONS in module.variables else x
 
 
-def running_statistics(module: nn.Module, name: str) -> tuple[jax.Array, jax.Array] | None:
+def running_statistics(module: nn.Module, name: str, style: Style) -> tuple[jax.Array, jax.Array] | None:
     """Returns the running mean and variance by which a layer normalises, or None where it does by the batch.
 
     Args:
         module: the bound module.
         name: name of the layer in it.
+        style: of the layer.
 
     Returns:
         None or two arrays (channels,).
     """
-    if module.is_mutable_collection(RUNNING_STATISTICS) or not module.has_variable(RUNNING_STATISTICS, name):
+    mutable = module.is_mutable_collection(RUNNING_STATISTICS)
+    if not style.tracked or mutable or not module.has_variable(RUNNING_STATISTICS, name):
         return None
     return module.get_variable(RUNNING_STATISTICS, name)
 
 
-def is_tracking(module: nn.Module) -> bool:
-    """Whether a network updates its running statistics."""
-    return module.is_mutable_collection(RUNNING_STATISTICS) and not module.is_initializing()
+def is_tracking(module: nn.Module, style: Style) -> bool:
+    """Whether a layer of a style updates its running statistics."""
+    return style.tracked and module.is_mutable_collection(RUNNING_STATISTICS) and not module.is_initializing()
 
 
 def track(module: nn.Module, name: str, moments: tuple[jax.Array, jax.Array]) -> None:

@@ -1,4 +1,4 @@
-"""Zero-cost proxies other than the NTK's, as functions of `apply_fn(params, x)` and arrays."""
+"""Proxies other than the NTK's, as functions of a network and arrays: zero-cost ones, and a short training."""
 
 from nasi_jax.proxies.activations import epe_nas, jacob_cov, meco, naswot, swap, zen
 from nasi_jax.proxies.blocks import (
@@ -10,16 +10,21 @@ from nasi_jax.proxies.blocks import (
     progressivity,
     trainability,
 )
+from nasi_jax.proxies.gennas import gennas
 from nasi_jax.proxies.gradients import fisher, grad_norm, grasp, l2_norm, plain, snip, synflow, weights_of, zico
 from nasi_jax.proxies.information import vkdnw
+from nasi_jax.proxies.signals import TASKS, Task
 
 __all__ = [
+    "TASKS",
     "Passage",
+    "Task",
     "effective_rank",
     "entropies",
     "epe_nas",
     "expressivity",
     "fisher",
+    "gennas",
     "grad_norm",
     "grasp",
     "jacob_cov",

@@ -1,6 +1,6 @@
 """How good an architecture is, estimated without training it, and what it costs."""
 
-from nasi_jax.scores.catalogue import FORMULAS, SCORES, Candidate, Score, score
+from nasi_jax.scores.catalogue import FORMULAS, SCORES, Candidate, Option, Score, score
 from nasi_jax.scores.combination import Combination
 from nasi_jax.scores.costs import Costs, Counter
 from nasi_jax.scores.evaluator import Evaluator, ScoreEvaluator, TableEvaluator
@@ -26,6 +26,7 @@ __all__ = [
     "LatencyMethod",
     "Limits",
     "LinearCost",
+    "Option",
     "Score",
     "ScoreConfig",
     "ScoreEvaluator",

@@ -1,4 +1,4 @@
-"""Scores of architectures at initialisation, by name."""
+"""Scores of architectures at initialisation, or after some steps of training without labels, by name."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from nasi_jax.nn import (
     PREACTIVATIONS,
     RUNNING_SHARE,
     RUNNING_STATISTICS,
+    initial_statistics,
 )
 from nasi_jax.spaces.text import named, unknown
 
@@ -36,8 +37,10 @@ class Candidate(NamedTuple):
         outputs: number of outputs.
         key: typed random key.
         apply: the network as Flax applies it, with further collections: `apply(variables, x, mutable=...)`; with
-            `fixed=True` statistics of normalisation are 0 and 1.
+            `fixed=True` statistics of normalisation are 0 and 1, and with `bare=True` cells are bare.
         known: what scores have found already that others of the same candidate look at too, see `shared`.
+        untrained: its parameters where PyTorch's layers draw the kernels, for scores that train it.
+        stages: the network up to the ends of its stages, see `nasi_jax.proxies.gennas`, with bare cells.
     """
 
     apply_fn: ntk.ApplyFn
@@ -49,12 +52,37 @@ class Candidate(NamedTuple):
     key: jax.Array
     apply: Callable[..., Any]
     known: dict[Any, Any]
+    untrained: Any
+    stages: Callable[..., Any]
 
     def shared(self, compute: Callable[[Candidate], Any]) -> Any:
         """Returns what a function of the candidate gives, computed once for all scores."""
         if compute not in self.known:
             self.known[compute] = compute(self)
         return self.known[compute]
+
+
+class Option(NamedTuple):
+    """An option of a score: a word where there are choices, otherwise an integer.
+
+    Attributes:
+        default: what it is by default.
+        least: the smallest integer.
+        choices: the words.
+    """
+
+    default: int | str
+    least: int = 1
+    choices: tuple[str, ...] = ()
+
+    def check(self, name: str, score: str, value: Any) -> None:
+        """Raises ValueError where it cannot have a value."""
+        if self.choices:
+            if value not in self.choices:
+                raise ValueError(unknown(f"score: {name} of {score}", value, self.choices))
+        elif type(value) is not int or value < self.least:
+            expected = "a positive integer" if self.least == 1 else f"an integer of at least {self.least}"
+            raise ValueError(f"score: expected {expected} for {name} of {score}, got {value!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +103,8 @@ class Score:
         classes: whether it needs labels that are classes.
         features: whether it needs a network that shows what its blocks hand on.
         derived: whether it needs a network of nothing but what the architecture names.
-        options: its options with their defaults, written ``name(option=value)``.
+        trains: whether it trains the network up to the ends of its stages.
+        options: its options, written ``name(option=value)``.
     """
 
     compute: Callable[..., jax.Array] | None
@@ -90,7 +119,8 @@ class Score:
     classes: bool = False
     features: bool = False
     derived: bool = False
-    options: dict[str, int] = dataclasses.field(default_factory=dict)
+    trains: bool = False
+    options: dict[str, Option] = dataclasses.field(default_factory=dict)
 
 
 def _of_gradients(function: Callable[..., jax.Array]) -> Callable[[Candidate], jax.Array]:
@@ -209,6 +239,12 @@ def _fisher(c: Candidate) -> jax.Array:
     return proxies.fisher(lambda s, x: c.apply({"params": c.params, CHANNEL_SCALES: s}, x), ones, c.x, c.y, loss=c.loss)
 
 
+def _gennas(c: Candidate, task: str = "nb101", steps: int = 100, batch: int = 16) -> jax.Array:
+    tracked = jax.eval_shape(lambda: c.stages(c.untrained, {}, c.x, True)[1])
+    start = initial_statistics(tracked)
+    return proxies.gennas(c.stages, c.untrained, start, c.x[:batch], proxies.TASKS[task], c.key, steps=steps)
+
+
 _AZ_NAS = "AZ-NAS, Lee and Ham, CVPR 2024"
 _ABDELFATTAH = "Abdelfattah et al., ICLR 2021"
 _NASI = "NASI, Shu et al., ICLR 2022"
@@ -219,7 +255,7 @@ SCORES: dict[str, Score] = {
         lambda c, probes=1: _probed(c, probes).trace,
         "||J^T v||^2 for a Rademacher v, or its mean over several probes",
         "Hutchinson, 1990",
-        options={"probes": 1},
+        options={"probes": Option(1)},
     ),
     "ntk-per-sample": Score(_of_gradients(ntk.per_sample), "sum_x ||grad L_x||^2", f"{_NASI}, eq. 11", labels=True),
     "ntk-one-batch": Score(
@@ -229,7 +265,7 @@ SCORES: dict[str, Score] = {
         lambda c, probes=1: _probed(c, probes).ratio,
         "(v^T K v)^2 / ||K v||^2 for a Rademacher v, or its mean over several probes",
         "after NASI, Proposition 1",
-        options={"probes": 1},
+        options={"probes": Option(1)},
     ),
     "ntk-condition-number": Score(
         lambda c: ntk.spectrum(_kernel(c)).condition_number,
@@ -283,7 +319,7 @@ SCORES: dict[str, Score] = {
         "swap times exp(-((params / 1000 - mu) / sigma)^2)",
         "SWAP, Peng et al., ICLR 2024",
         derived=True,
-        options={"mu": 1000, "sigma": 1000},
+        options={"mu": Option(1000), "sigma": Option(1000)},
     ),
     "meco": Score(
         _of_units(proxies.meco),
@@ -335,6 +371,18 @@ SCORES: dict[str, Score] = {
     "zico": Score(
         _of_gradients(proxies.zico), "sum over layers of log sum E|g| / std|g|", "Li et al., ICLR 2023", labels=True
     ),
+    "gennas": Score(
+        _gennas,
+        "minus the loss after a short training that fits signals of a task to images with noise",
+        "Li et al., NeurIPS 2021",
+        floating=True,
+        trains=True,
+        options={
+            "task": Option("nb101", choices=tuple(proxies.TASKS)),
+            "steps": Option(100),
+            "batch": Option(16, least=2),
+        },
+    ),
     "params": Score(None, "number of parameters", "", data=False),
     "trained-params": Score(
         None, "number of parameters at the size at which architectures are trained in the end", "", data=False
@@ -365,7 +413,7 @@ def score(text: str) -> Score:
         The score, with its options set.
 
     Raises:
-        ValueError: the name or an option is unknown, or a value is no positive integer.
+        ValueError: the name or an option is unknown, or a value is out of range.
     """
     name, given = named(text)
     if name not in SCORES:
@@ -375,8 +423,7 @@ def score(text: str) -> Score:
         if option not in found.options:
             known = f"options {', '.join(found.options)}" if found.options else "no options"
             raise ValueError(f"score: {name} has {known}, got {text!r}")
-        if type(value) is not int or value < 1:
-            raise ValueError(f"score: expected a positive integer for {option} of {name}, got {value!r}")
+        found.options[option].check(option, name, value)
     if not given or found.compute is None:
         return found
-    return dataclasses.replace(found, compute=functools.partial(found.compute, **given), options=found.options | given)
+    return dataclasses.replace(found, compute=functools.partial(found.compute, **given))

@@ -19,11 +19,12 @@ from jax.sharding import Mesh, PartitionSpec
 
 from nasi_jax import data
 from nasi_jax.data import Batch, Source
-from nasi_jax.nn import USED_PARAMETERS, Style
+from nasi_jax.nn import RUNNING_STATISTICS, STAGES, USED_PARAMETERS, Style, as_pytorch
 from nasi_jax.programs import choose_execution, compiler_options
 from nasi_jax.scores.catalogue import Candidate, score
 from nasi_jax.scores.costs import Counter
 from nasi_jax.spaces import SearchSpace, Weights, no_one_shot, restrict
+from nasi_jax.spaces.text import named
 
 SizeT = TypeVar("SizeT")
 
@@ -79,12 +80,14 @@ class Draw(NamedTuple):
     Attributes:
         params: the one-shot network's parameters; where the space has none, the key of those of every architecture.
         batch: the batch.
-        key: a key for probes.
+        key: for what a score draws itself.
+        untrained: the parameters with kernels as PyTorch's layers draw them; None where no score trains.
     """
 
     params: Any
     batch: Batch
     key: jax.Array
+    untrained: Any = None
 
 
 class Scorer:
@@ -124,7 +127,8 @@ class Scorer:
             mesh: devices over which the architectures of one call are spread, along all axes.
 
         Raises:
-            ValueError: a score is unknown or named twice, or the compilation does not go with `per_device` or `mesh`.
+            ValueError: a score is unknown or named twice or does not go with the space or the batch, or the compilation
+                does not go with `per_device` or `mesh`.
         """
         self._scores = {name: score(name) for name in names}
         if not names or len(set(names)) < len(names):
@@ -139,6 +143,8 @@ class Scorer:
                 raise ValueError(f"score: {name} needs inputs of each example's own, here all are parts of one graph")
             if found.classes and not (isinstance(y, jax.ShapeDtypeStruct) and jnp.issubdtype(y.dtype, jnp.integer)):
                 raise ValueError(f"score: {name} needs labels that are classes, the data have others")
+            if named(name)[1].get("batch", 0) > config.batch:
+                raise ValueError(f"score: expected at most the batch of {config.batch} examples, got {name}")
         if per_device < 1:
             raise ValueError(f"per_device: expected a positive integer, got {per_device}")
         source.check_batch(config.batch)
@@ -150,8 +156,11 @@ class Scorer:
                 raise ValueError(f"score: {name} needs networks that show their blocks, those of {space.name} do not")
             if found.derived and (compilation == "space" or per_device > 1 or mesh is not None):
                 raise ValueError(f"compilation: expected 'blocks' and one architecture at once for {name}")
+            if found.trains and "stages" not in capabilities:
+                raise ValueError(f"score: {name} needs networks of three stages, {space.name} has others")
         if any(found.derived for found in self._scores.values()):
             compilation = "blocks"
+        self._trains = any(found.trains for found in self._scores.values())
         if compilation not in (None, *get_args(Compilation)):
             raise ValueError(f"compilation: expected one of {get_args(Compilation)}, got {compilation!r}")
         if compilation == "blocks" and (per_device > 1 or mesh is not None):
@@ -192,10 +201,15 @@ class Scorer:
         def compile_meanwhile(shapes: Any) -> None:
             if self._compiling is None and self.compilation == "space":
                 threads = ThreadPoolExecutor(1)
-                self._compiling = threads.submit(self._compile, Draw(shapes, batch, probe_key), _is_wide())
+                shared = Draw(shapes, batch, probe_key, shapes if self._trains else None)
+                self._compiling = threads.submit(self._compile, shared, _is_wide())
                 threads.shutdown(wait=False)
 
-        return Draw(self._initial(None, params_key, compile_meanwhile), batch, probe_key)
+        params = self._initial(None, params_key, compile_meanwhile)
+        return Draw(params, batch, probe_key, self._untrained(params_key, params))
+
+    def _untrained(self, key: jax.Array, params: Any) -> Any:
+        return as_pytorch(jax.random.fold_in(key, 1), params) if self._trains else None
 
     def _initial(self, genotype: Any, key: jax.Array, meanwhile: Callable[[Any], None] = lambda _: None) -> Any:
         """Draws the parameters of a genotype or of the one-shot network; calls `meanwhile` with their shapes."""
@@ -262,7 +276,9 @@ class Scorer:
         if not self._space.one_shot:
             with jax.enable_x64(wide):
                 params = self._initial(architectures, draw.params)
-            draw = draw._replace(params=_widened(params) if double else params)
+                drawn = params, self._untrained(draw.params, params)
+            params, untrained = _widened(drawn) if double else drawn
+            draw = draw._replace(params=params, untrained=untrained)
         with jax.enable_x64(wide or double):
             return self._compute[double](_widened(architectures) if double else architectures, draw)
 
@@ -311,15 +327,22 @@ class Scorer:
         blocks, style = self.compilation == "blocks", self._config.style
         genotype, inputs = (architecture, ()) if blocks else (None, (architecture,))
 
-        def apply(variables: Any, x: Any, *, fixed: bool = False, **options: Any) -> Any:
+        def apply(variables: Any, x: Any, *, fixed: bool = False, bare: bool = False, **options: Any) -> Any:
             own = dataclasses.replace(style, normalisation="fixed") if fixed else style
+            own = dataclasses.replace(own, bare_cells=True) if bare else own
             return self._network(genotype, style=own).apply(variables, x, *inputs, **options)
 
-        params, (x, y) = draw.params, draw.batch
+        def stages(params: Any, statistics: Any, x: Any, training: bool) -> tuple[list[jax.Array], Any]:
+            left = [STAGES, RUNNING_STATISTICS] if training else [STAGES]
+            variables = {"params": params, RUNNING_STATISTICS: statistics}
+            _, found = apply(variables, x, bare=True, mutable=left)
+            return [found[STAGES][name] for name in sorted(found[STAGES])], found.get(RUNNING_STATISTICS, statistics)
+
+        params, untrained, (x, y) = draw.params, draw.untrained, draw.batch
         if blocks and self._space.one_shot:
             # outside of jit the gradients of parameters that an architecture lacks would be computed, as zeros
-            used = jax.eval_shape(lambda: apply({"params": params}, x, mutable=[USED_PARAMETERS])[1])
-            params = restrict(params, used[USED_PARAMETERS])
+            used = jax.eval_shape(lambda: apply({"params": params}, x, mutable=[USED_PARAMETERS])[1])[USED_PARAMETERS]
+            params, untrained = restrict(params, used), untrained and restrict(untrained, used)
         return Candidate(
             apply_fn=lambda p, x: apply({"params": p}, x),
             params=params,
@@ -330,6 +353,8 @@ class Scorer:
             key=draw.key,
             apply=apply,
             known={},
+            untrained=untrained,
+            stages=stages,
         )
 
 

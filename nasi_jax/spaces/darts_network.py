@@ -23,6 +23,7 @@ from nasi_jax.nn import (
     dropped,
     handed_on,
     is_plain,
+    observe_stage,
     relu_conv_norm,
 )
 from nasi_jax.programs import Execution, add, average_pool, fan_out, max_pool
@@ -164,7 +165,7 @@ class Edges(nn.Module):
         Returns:
             For each edge the outputs of its operations, or where there are weights a list of their sums alone.
         """
-        if isinstance(x, jax.Array) and rows is not None and self.execution.blocks and is_plain(self):
+        if isinstance(x, jax.Array) and rows is not None and self.execution.blocks and is_plain(self, self.style):
             return self._one_by_one(x, rows)
         images = x if isinstance(x, dict) else dict.fromkeys(_READERS, x)
         outputs: list[dict[str, jax.Array]] = [{} for _ in self.choices]
@@ -352,7 +353,7 @@ class DARTSNetwork(Network):
         auxiliary: whether a second head reads the output of the second reduction and its logits are returned too.
     """
 
-    capabilities = frozenset({"blocks", "drop_path", "auxiliary", "features"})
+    capabilities = frozenset({"blocks", "drop_path", "auxiliary", "features", "stages"})
 
     choices: Choices | None = None
     auxiliary: bool = False
@@ -387,13 +388,15 @@ class DARTSNetwork(Network):
         reductions = (size.cells // 3, 2 * size.cells // 3)
         for i in range(size.cells):
             reduction = i in reductions
+            if reduction:
+                observe_stage(self, reductions.index(i), last)
             features *= 2 if reduction else 1
             cell = Cell(
                 features,
                 reduction,
                 after_reduction,
                 None if self.choices is None else self.choices[int(reduction)],
-                style,
+                style.in_cells,
                 self.execution,
                 name=f"cell_{i}",
             )
@@ -403,5 +406,6 @@ class DARTSNetwork(Network):
             if self.auxiliary and i == reductions[1]:
                 strides = 3 if size.stem == "cifar" else 2
                 auxiliary = _AuxiliaryHead(self.outputs, strides, style, name="auxiliary")(last)
+        observe_stage(self, 2, last)
         logits = Dense(self.outputs, style, name="head")(last.mean(axis=(1, 2)))
         return logits if auxiliary is None else (logits, auxiliary)

@@ -27,6 +27,7 @@ from nasi_jax.nn import (
     in_turn,
     is_plain,
     observe,
+    observe_stage,
     relu_conv_norm,
     scaled_relu_conv_norm,
 )
@@ -136,7 +137,8 @@ class Cell(nn.Module):
         """Returns (edge, weighted output) of the operations that read node `source`; `none` is left out."""
         edges = [edge for edge in range(len(EDGES)) if EDGES[edge][0] == source]
         strides = 1 if source else self.strides
-        if self.execution.discrete == "branches" and weights is not None and RUNNING_STATISTICS not in self.variables:
+        untracked = not self.style.tracked or RUNNING_STATISTICS not in self.variables
+        if self.execution.discrete == "branches" and weights is not None and untracked:
             return self._chosen(x, source, edges, weights)
         built = [
             (edge, operation)
@@ -173,7 +175,7 @@ class Cell(nn.Module):
         """Returns (edge, output) of the edges that leave node `source`, each of its one operation."""
         observe(self, f"node_{source}", x, sum(_weight(weights, e, o) for e in edges for o in _WINDOWS))
         choices = jnp.argmax(weights, axis=-1)
-        if is_plain(self):
+        if is_plain(self, self.style):
             choices = _leading_on(choices)
         outputs = []
         for edge in edges:
@@ -256,7 +258,7 @@ class NASBench201Network(Network):
         choices: for each edge the index of its only operation, or None for the one-shot network.
     """
 
-    capabilities = frozenset({"blocks", "branches", "drop_path", "features"})
+    capabilities = frozenset({"blocks", "branches", "drop_path", "features", "stages"})
 
     choices: tuple[int, ...] | None = None
 
@@ -289,8 +291,8 @@ class NASBench201Network(Network):
                 x = ResidualReduction(features, style, execution, name=f"reduction_{stage}")(x)
                 x = handed_on(self, count, x)
             names = [f"stage_{stage}_cell_{i}" for i in range(size.cells)]
-            cell = functools.partial(Cell, features, self.choices, style, execution)
-            plain = is_plain(self) and whole and drop_path is None
+            cell = functools.partial(Cell, features, self.choices, style.in_cells, execution)
+            plain = is_plain(self, style.in_cells) and whole and drop_path is None
             if execution.discrete == "branches" and weights is not None and plain:
                 params = self.variables["params"]
                 x = in_turn(cell(parent=None), [params[name] for name in names], x, weights["cell"])
@@ -299,6 +301,7 @@ class NASBench201Network(Network):
                     count += 1
                     y = cell(name=name)(x, None if weights is None else weights["cell"], drop_path)
                     x = handed_on(self, count, y)
+            observe_stage(self, stage, x)
         x = BatchNorm(style, name="norm")(x)
         observe(self, "last", x)
         return Dense(self.outputs, style, name="head")(nn.relu(x).mean(axis=(1, 2)))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import math
 import time
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +16,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nasi_jax.data import Examples, GraphData, Images, Loss, Stream, cross_entropy, inputs
-from nasi_jax.nn import RUNNING_STATISTICS, in_half_precision
+from nasi_jax.nn import RUNNING_STATISTICS, as_pytorch, in_half_precision, initial_statistics
 from nasi_jax.programs import Population, choose_execution, member, stack
 from nasi_jax.spaces import Weights
 from nasi_jax.train import augment
@@ -138,33 +135,19 @@ def init(
     x = inputs(images, 2)
     params = network.lazy_init(jax.random.fold_in(key, 0), x, *extra)["params"]
     if recipe.initialisation == "pytorch":
-        params = jax.tree_util.tree_map_with_path(functools.partial(_as_pytorch, jax.random.fold_in(key, 3)), params)
+        params = as_pytorch(jax.random.fold_in(key, 3), params)
     shapes = jax.eval_shape(
         lambda p, x: network.apply({"params": p}, x, *extra, mutable=[RUNNING_STATISTICS])[1], params, x
-    )
-    starts = jax.tree.map(
-        lambda moments: (jnp.zeros(moments[0].shape, moments[0].dtype), jnp.ones(moments[1].shape, moments[1].dtype)),
-        shapes.get(RUNNING_STATISTICS, {}),
-        is_leaf=lambda node: isinstance(node, tuple),
     )
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        statistics=starts,
+        statistics=initial_statistics(shapes.get(RUNNING_STATISTICS, {})),
         optimizer=transformation(recipe, steps_per_epoch(recipe, images)).init(params),
         average=jax.tree.map(jnp.copy, params) if recipe.average else None,
         loss=jnp.zeros(()),
         correct=jnp.zeros((), jnp.int32),
     )
-
-
-def _as_pytorch(key: jax.Array, path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-    """Draws a kernel, whose last axis is that of its outputs, by its name; biases and scales stay as they are."""
-    if leaf.ndim < 2:
-        return leaf
-    bound = math.prod(leaf.shape[:-1]) ** -0.5
-    own = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
-    return jax.random.uniform(own, leaf.shape, leaf.dtype, -bound, bound)
 
 
 def order(images: Examples, key: jax.Array, epoch: jax.typing.ArrayLike) -> jax.Array:

@@ -23,7 +23,8 @@ CELLS = (
 
 
 FEW = ("ntk-one-batch", "naswot", "zico", "params", "swap", "expressivity", "trainability")
-WHOLE = tuple(name for name, score in scores.SCORES.items() if not score.derived)
+ALL = tuple(name for name, score in scores.SCORES.items() if not score.trains)  # the others: test_trained_scores
+WHOLE = tuple(name for name in ALL if not scores.SCORES[name].derived)
 
 
 BY_EIGENVALUES = ("meco", "expressivity", "progressivity", "trainability", "feature-effective-rank")
@@ -59,7 +60,7 @@ def passages(module, params, x, key):
 
 @pytest.fixture(
     scope="module",
-    params=[("space", FEW), ("blocks", tuple(scores.SCORES)),
+    params=[("space", FEW), ("blocks", ALL),
             pytest.param(("space", WHOLE), marks=pytest.mark.slow)],
     ids=["space-few", "blocks", "space"],
 )  # fmt: skip
