@@ -42,7 +42,7 @@ def drawn():
 
 
 @pytest.mark.parametrize(("space", "compilation"), CASES, ids=lambda value: getattr(value, "name", value))
-def test_a_score_is_that_of_the_derived_network(drawn, space, compilation, caplog):
+def test_a_score_is_that_of_the_derived_network(drawn, space, compilation, caplog, x64):
     draw, scorer = drawn(space, compilation)
     genotype = space.sample(jax.random.key(5))
     found = scorer.score(draw, [genotype])[0][NAME]
@@ -66,7 +66,7 @@ def test_a_score_is_that_of_the_derived_network(drawn, space, compilation, caplo
     expected = jax.jit(lambda p, s, x, key: proxies.gennas(stages, p, s, x, task, key, steps=3))(
         params, start, x, draw.key
     )
-    np.testing.assert_allclose(found, expected, rtol=2e-3)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
     if compilation == scorer.compilation == "space":
         caplog.clear()
         with jax.log_compiles(True):
@@ -86,7 +86,7 @@ def test_several_at_once_give_the_same():
     np.testing.assert_allclose(found, expected, rtol=2e-3)
 
 
-def test_kernels_are_drawn_as_pytorch_does(drawn):
+def test_kernels_are_drawn_as_pytorch_does(drawn, x64):
     draw, _ = drawn(STAGED[0], "space")
     for (_, leaf), drew in zip(jax.tree.leaves_with_path(draw.params), jax.tree.leaves(draw.untrained), strict=True):
         if leaf.ndim < 2:
