@@ -59,6 +59,7 @@ def test_heads_on_a_frozen_trunk_approach_the_least_squares_fit():
     assert found[0] > found[-1] - 1e-6
 
 
+@pytest.mark.slow
 def test_constant_maps_can_fit_no_more_than_the_mean_of_each_channel():
     """What a cell without any operation leaves."""
     targets = TASK.targets(KEY, X, 4)
@@ -125,6 +126,7 @@ def test_one_by_one_on_the_host_in_a_program_and_several_at_once_give_the_same()
     assert max(expected) < 0
 
 
+@pytest.mark.slow
 def test_noise_is_fresh_in_each_step_and_a_longer_training_begins_as_a_shorter_one():
     regression = Regression.of(TASK.targets(KEY, X, 4))
     long = run(network, parameters(KEY), regression, TASK.noisy, steps=4, every=2)
