@@ -16,9 +16,13 @@ def some_network(space):
     return space.network(None if space.one_shot else space.at(0), space.Size(), 1)
 
 
-# one space for each kind of network
+# one space for each kind of network, with and without a one-shot network
 STAGED = [
-    *{type(some_network(s)): s for s in spaces.SPACES.values() if "stages" in some_network(s).capabilities}.values()
+    *{
+        (type(some_network(s)), s.one_shot): s
+        for s in spaces.SPACES.values()
+        if "stages" in some_network(s).capabilities
+    }.values()
 ]
 STAGED.sort(key=lambda space: "branches" not in some_network(space).capabilities)
 CASES = [
