@@ -263,14 +263,14 @@ def test_costs_of_a_space_whose_architectures_differ_in_their_edges():
     x = data.shapes(data.Gaussian((224, 224, 3)), 2).x
     counts = scores.Counter(spaces.DARTS(), x, spaces.DARTSSize(48, 14, "imagenet"), 1000)
     found = counts(spaces.DARTS_V2)
-    assert found == {"params": 4718752, "flops": expected + last * 1000}
+    assert (found["params"], found["flops"]) == (4718752, expected + last * 1000)
 
 
 def test_costs_of_a_space_of_anybodys_own_layers():
     layers = [nn.Conv(6, (3, 3), use_bias=False), nn.Conv(6, (5, 5), strides=2, feature_group_count=6, use_bias=False)]
     own = types.SimpleNamespace(additive=False, network=lambda *_: nn.Sequential(layers))
     counts = scores.Counter(cast(Any, own), jnp.zeros((2, 8, 8, 3)), None, 6)(None)
-    assert counts == {"params": 9 * 3 * 6 + 25 * 6, "flops": 64 * 9 * 3 * 6 + 16 * 25 * 6}
+    assert (counts["params"], counts["flops"]) == (9 * 3 * 6 + 25 * 6, 64 * 9 * 3 * 6 + 16 * 25 * 6)
 
 
 def test_scores_of_the_darts_space():
