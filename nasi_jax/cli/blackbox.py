@@ -20,6 +20,7 @@ from nasi_jax.cli.reports import write_report
 from nasi_jax.cli.worth import Worth, opened
 from nasi_jax.runs import RunFolder, provenance
 from nasi_jax.scores import Costs, ScoreConfig
+from nasi_jax.scores.costs import COSTS
 from nasi_jax.search import BlackBox, Evaluation, Strategy, Unique
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ def _evaluation(space: spaces.SearchSpace, row: dict[str, Any], names: tuple[str
     """Reads what `_row` wrote."""
     try:
         known = {name: math.nan if value is None else value for name, value in row.items()}
-        costs = {name: known[name] for name in ("params", "flops", "latency_ms") if name in known and name not in names}
+        costs = {name: known[name] for name in COSTS if name in known and name not in names}
         figures = {name: float(known[name]) for name in names}
         genotype = space.parse(row["genotype"])
         return Evaluation(genotype, float(known["value"]), figures, costs, row["reason"])

@@ -19,6 +19,7 @@ from nasi_jax.scores.linear import LinearCost, by_differences, by_regression
 from nasi_jax.spaces import SearchSpace
 
 COUNTS = ("params", "flops", "memory")
+COSTS = (*COUNTS, "latency_ms")
 _FITTED = 64  # architectures to which costs are fitted where they are no sums
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from nasi_jax.data import Halves, Source
 from nasi_jax.programs import Execution
-from nasi_jax.scores.costs import COUNTS, Costs
+from nasi_jax.scores.costs import COSTS, Costs
 from nasi_jax.scores.linear import LinearCost
 from nasi_jax.search.perturbation import Losses
 from nasi_jax.search.relaxation import concrete_score, gumbel_softmax, perturbed
@@ -24,7 +24,6 @@ CostGradient = Literal["reparametrised", "expectation", "policy-gradient"]
 or as the cost of the sample times the derivative of its log-density, row by row."""
 
 COST_GRADIENTS: tuple[str, ...] = get_args(CostGradient)
-RESOURCES = (*COUNTS, "latency_ms")
 
 
 class SNASInfo(NamedTuple):
@@ -92,9 +91,9 @@ class SNAS(Supernet[SizeT], Generic[SizeT]):
         for name in ("temperature", "final_temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)!r}")
-        unknown = [name for name in self.resource if name not in RESOURCES]
+        unknown = [name for name in self.resource if name not in COSTS]
         if unknown:
-            raise ValueError(f"resource: expected some of {RESOURCES}, got {unknown[0]!r}")
+            raise ValueError(f"resource: expected some of {COSTS}, got {unknown[0]!r}")
         if not 0 <= self.eta < math.inf:
             raise ValueError(f"eta: expected a number of at least 0, got {self.eta!r}")
         if bool(self.eta) != bool(self.resource):

@@ -117,7 +117,7 @@ def test_second_order_without_a_rate_is_first_order_bit_by_bit():
 def test_the_eigenvalue_is_that_of_the_whole_hessian(x64):
     strategy = search.DARTS(**SMALL, logits_decay=0.01)
     state, _ = strategy.begin(SPACE, SOURCE, jax.random.key(0))
-    state = state.replace(alphas={"cell": jax.random.normal(jax.random.key(3), (6, 5))})
+    state = state.replace(alphas={"cell": jax.random.normal(jax.random.key(3), (6, 5))}, step=strategy.warmup_steps + 1)
     key = jax.random.key(4)
     loss, batch = strategy.mean_loss(SPACE, SOURCE, Execution()), SOURCE.validation.batch(key, strategy.batch)
 

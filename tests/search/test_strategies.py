@@ -146,6 +146,7 @@ def test_as_many_as_asked_for(strategy, asked):
 
 
 def test_telling_at_once_is_telling_one_after_the_other(strategy, told):
+    """Up to rounding, since a program for three tells in another order of sums than one for one."""
     genotypes = jax.vmap(TINY.sample)(jax.random.split(KEY, 9))
     values = jnp.array([0.3, 0.1, jnp.nan, 0.7, 0.7, 0.2, 0.9, jnp.nan, 0.1])
     at_once = one_by_one = strategy.init(KEY, TINY)
@@ -153,7 +154,11 @@ def test_telling_at_once_is_telling_one_after_the_other(strategy, told):
         at_once = told(at_once, part(genotypes, slice(3 * i, 3 * i + 3)), values[3 * i : 3 * i + 3])
     for i in range(9):
         one_by_one = told(one_by_one, part(genotypes, slice(i, i + 1)), values[i : i + 1])
-    assert equal(one_by_one, at_once)
+    for a, b in zip(jax.tree.leaves(one_by_one), jax.tree.leaves(at_once), strict=True):
+        if np.issubdtype(np.asarray(a).dtype, np.floating):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(a, b)
     assert at_once.told == 9
 
 
