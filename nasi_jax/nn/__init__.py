@@ -4,10 +4,7 @@ from nasi_jax.nn.blocks import (
     BatchNorm,
     ConvNormReLU,
     ConvNormWeights,
-    FactorizedReduction,
     ReLUConvNorm,
-    ResidualReduction,
-    Stem,
     as_block,
     as_program,
     batch_norm,
@@ -21,6 +18,7 @@ from nasi_jax.nn.blocks import (
 from nasi_jax.nn.initialisation import as_pytorch, initial_statistics
 from nasi_jax.nn.linear import RELU_GAIN, Conv, Dense, weight
 from nasi_jax.nn.precision import in_half_precision
+from nasi_jax.nn.skeleton import FactorizedReduction, ResidualReduction, Stem
 from nasi_jax.nn.style import (
     CHANNEL_SCALES,
     FEATURES,
