@@ -92,7 +92,7 @@ def _files(folder: pathlib.Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and "checkpoints/" not in name:
+        if path.is_file() and "checkpoint" not in name:
             content = path.read_bytes()
             found[name] = _without_times(json.loads(content)) if path.suffix == ".json" else content
             if path.name == "report.html":
