@@ -3,7 +3,6 @@
 import collections
 import csv
 import gzip
-import hashlib
 import itertools
 
 import jax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import shared_file
+from nasbench101_cases import nasbench101_hash
 
 from nasi_jax import data, proxies, scores, spaces
 from nasi_jax.nn import Style
@@ -90,23 +90,6 @@ def test_large_cells_have_a_genotype(side):
             text = ModelSpec(matrix, ("input", *rng.choice(OPERATIONS, side - 2).tolist(), "output")).model_spec()
             assert SPACE.format(SPACE.parse(text)) == text
             found.add(text)
-
-
-def nasbench101_hash(matrix, operations):
-    """The graph hash of Ying et al., 2019: labels gather those of their neighbours, as often as there are nodes."""
-    degrees = zip(matrix.sum(1), matrix.sum(0), operations, strict=True)
-    labels = [hashlib.md5(str(d).encode()).hexdigest() for d in degrees]
-    for _ in operations:
-        labels = [
-            hashlib.md5(
-                "|".join(
-                    ["".join(sorted(labels[u] for u in np.flatnonzero(side[:, v]))) for side in (matrix, matrix.T)]
-                    + [labels[v]]
-                ).encode()
-            ).hexdigest()
-            for v in range(len(operations))
-        ]
-    return hashlib.md5(str(sorted(labels)).encode()).hexdigest()
 
 
 def test_canonical_names_are_equal_where_the_benchmark_takes_cells_for_equal():

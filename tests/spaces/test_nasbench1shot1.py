@@ -1,12 +1,12 @@
 """NAS-Bench-1Shot1 against published counts, NAS-Bench-101's hash of a cell, and a network written the plain way."""
 
-import hashlib
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from nasbench101_cases import nasbench101_hash
 
 from nasi_jax import spaces
 from nasi_jax.nn import Style
@@ -57,23 +57,6 @@ def test_architectures_without_loose_ends_are_as_many_as_published(number, publi
         if all(parent in used | {0} for n in used for parent in parents[n]):
             found.add(tuple((n, *parents[n].tolist()) for n in sorted(used)))
     assert sum(3 ** (len(cell) - 1) for cell in found) == published
-
-
-def nasbench101_hash(matrix, operations):
-    """The graph hash of Ying et al., 2019: labels gather those of their neighbours, as often as there are nodes."""
-    degrees = zip(matrix.sum(1), matrix.sum(0), operations, strict=True)
-    labels = [hashlib.md5(str(d).encode()).hexdigest() for d in degrees]
-    for _ in operations:
-        labels = [
-            hashlib.md5(
-                "|".join(
-                    ["".join(sorted(labels[u] for u in np.flatnonzero(side[:, v]))) for side in (matrix, matrix.T)]
-                    + [labels[v]]
-                ).encode()
-            ).hexdigest()
-            for v in range(len(operations))
-        ]
-    return hashlib.md5(str(sorted(labels)).encode()).hexdigest()
 
 
 def test_canonical_names_are_equal_where_nasbench101_takes_cells_for_equal():
