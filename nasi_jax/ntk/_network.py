@@ -88,7 +88,16 @@ def automatic(*trees: Any) -> tuple[Any, ...]:
 
     Returns:
         The same trees.
+
+    Raises:
+        ValueError: called inside of `jax.set_mesh` of a mesh with explicit axes.
     """
+    context = jax.sharding.get_abstract_mesh()
+    if AxisType.Explicit in context.axis_types and not any(map(is_traced, jax.tree.leaves(trees))):
+        raise ValueError(
+            f"mesh: expected no jax.set_mesh of explicit axes, which ask for a placement of every product, got axes"
+            f" {', '.join(context.axis_names)}; call this outside of it, the arrays keep their own placement"
+        )
 
     def relabelled(leaf: Any) -> Any:
         if is_traced(leaf) or not isinstance(leaf, jax.Array) or not isinstance(leaf.sharding, NamedSharding):

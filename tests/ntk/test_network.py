@@ -271,6 +271,12 @@ def test_inputs_spread_over_a_mesh_with_explicit_axes():
             np.testing.assert_allclose(score(f, *spread), score(f, params, x, y), rtol=1e-4)
         np.testing.assert_allclose(proxies.synflow(f, *spread[:2]), proxies.synflow(f, params, x), rtol=1e-5)
         np.testing.assert_allclose(proxies.jacob_cov(f, *spread[:2]), proxies.jacob_cov(f, params, x), rtol=0.05)
+    spread = place(x, "a")
+    with jax.set_mesh(mesh):
+        with pytest.raises(ValueError, match=r"mesh: .* got axes a, b; call this outside of it"):
+            ntk.trace(f, params, spread)
+        jitted = jax.jit(lambda p, inputs: ntk.kernel(f, p, inputs, form="diagonal"))(params, spread)
+    np.testing.assert_allclose(jitted, ntk.kernel(f, params, x, form="diagonal"), rtol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
