@@ -1,6 +1,7 @@
 """How architectures are chosen: strategies, each a frozen dataclass of its settings, and the loops that run them."""
 
 from nasi_jax.search.blackbox import BlackBox, Evaluation, Unique, incumbents
+from nasi_jax.search.blockwise import BlockEstimate, Blockwise, BlockwiseInfo, BlockwiseState, table
 from nasi_jax.search.controller import LSTMController
 from nasi_jax.search.darts import DARTS, DARTSInfo, Mixture, Order
 from nasi_jax.search.eigenvalue import largest_eigenvalue, stop_at
@@ -16,6 +17,7 @@ from nasi_jax.search.random_search import RandomSearch
 from nasi_jax.search.reinforce import Reinforce
 from nasi_jax.search.relaxation import Relaxation, gumbel_softmax, sample_discrete
 from nasi_jax.search.relaxed import Begun, Relaxed
+from nasi_jax.search.selection import Chain, Selected
 from nasi_jax.search.simulation import Simulation, simulate
 from nasi_jax.search.snas import SNAS, CostGradient, SNASInfo
 from nasi_jax.search.strategy import Strategy, StrategyState
@@ -34,6 +36,11 @@ __all__ = [
     "VARIANTS",
     "Begun",
     "BlackBox",
+    "BlockEstimate",
+    "Blockwise",
+    "BlockwiseInfo",
+    "BlockwiseState",
+    "Chain",
     "CostGradient",
     "DARTSInfo",
     "Estimator",
@@ -57,6 +64,7 @@ __all__ = [
     "SNASInfo",
     "Sample",
     "SearchResult",
+    "Selected",
     "Simulation",
     "Strategy",
     "StrategyState",
@@ -81,5 +89,6 @@ __all__ = [
     "search",
     "simulate",
     "stop_at",
+    "table",
     "trial",
 ]
