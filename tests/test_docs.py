@@ -1,6 +1,7 @@
-"""What the pages of the site promise, for every page that there is; see also tests/test_readme.py."""
+"""What the README and the pages of the site promise, for every page that there is; see also tests/test_readme.py."""
 
 import contextlib
+import importlib.util
 import re
 
 import documents
@@ -10,6 +11,7 @@ from nasi_jax import cli, scores, search, spaces
 
 DOCS = documents.ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path for path in sorted(DOCS.rglob("*.md"))}
+READ = PAGES | {name: documents.ROOT / name for name in ("README.md", "CONTRIBUTING.md")}
 LONGEST_SENTENCE = 30
 REGISTRIES = spaces.SPACES, scores.SCORES, search.STRATEGIES, search.VARIANTS
 
@@ -27,6 +29,21 @@ def registries():
     for registry, before in kept:
         registry.clear()
         registry.update(before)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_a_page_takes_from_the_repository_is_as_it_is_now(name, script):
+    """After ``python docs/pages.py`` it is."""
+    text = READ[name].read_text()
+    assert script.filled(text) == text
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("pages", DOCS / "pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.usefixtures("registries")
@@ -48,15 +65,16 @@ def test_links_lead_somewhere(name):
         assert (PAGES[name].parent / target).exists(), target
 
 
-def test_no_sentence_is_long(page):
-    for sentence in sentences(page):
+@pytest.mark.parametrize("name", READ)
+def test_no_sentence_is_long(name):
+    for sentence in sentences(READ[name].read_text()):
         assert len(sentence.split()) <= LONGEST_SENTENCE, sentence
 
 
 def sentences(text):
     """Returns the sentences of a page, those of paragraphs, lists and headings; tables and code have none."""
-    prose = re.sub(r"^```.*?^```$|\{\{.*?\}\}|^:::.*$", "", text, flags=re.DOTALL | re.MULTILINE)
-    prose = re.sub(r"\]\([^)]*\)|`[^`\n]*`", " x ", prose)
+    prose = re.sub(r"^```.*?^```$|<!--.*?-->|^:::.*?$", "", text, flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"`[^`\n]*`", "x", re.sub(r"\]\([^)]*\)", "]", prose))
     for paragraph in re.split(r"\n\s*\n|\n\s*(?:[-*#>]|\d+\.) ", prose):
         if not paragraph.lstrip().startswith("|"):
             yield from re.split(r"(?<=[.!?])\s", " ".join(paragraph.split()))

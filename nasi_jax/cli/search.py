@@ -16,8 +16,6 @@ from nasi_jax.cli.relaxed import RelaxedOptions, TrainedOptions
 from nasi_jax.scores import LatencyMethod, ScoreConfig, default_formula
 from nasi_jax.spaces.text import unknown
 
-RELAXED = tuple(search.METHODS)
-STRATEGIES = (*RELAXED, *search.STRATEGIES)
 _SETTINGS = ("strategy", "seeds", "seed", "precision", "latency")
 
 
@@ -93,8 +91,8 @@ class Search(Generic[MethodT]):
             raise ValueError(f"seed: expected an integer from 0 to 2**32 - seeds, got {self.seed}")
         if self.precision not in ("float32", "float64"):
             raise ValueError(f"precision: expected 'float32' or 'float64', got {self.precision!r}")
-        if self.strategy not in STRATEGIES:
-            raise ValueError(unknown("strategy", self.strategy, STRATEGIES))
+        if self.strategy not in strategies():
+            raise ValueError(unknown("strategy", self.strategy, strategies()))
         if self.preset not in presets(self.strategy):
             raise ValueError(unknown("preset", self.preset, presets(self.strategy)))
         space = self.space.opened()
@@ -108,9 +106,14 @@ class Search(Generic[MethodT]):
         return self.space.settings() | self.data.settings() | settings | self.method.settings()
 
 
+def strategies() -> tuple[str, ...]:
+    """Returns the names of all strategies that are registered, those that move logits first."""
+    return (*search.METHODS, *search.STRATEGIES)
+
+
 def presets(strategy: str) -> tuple[str, ...]:
     """Returns the names of the settings of a strategy, "default" first."""
-    if strategy in RELAXED:
+    if strategy in search.METHODS:
         return tuple(search.METHODS[strategy])
     prefix = f"{strategy}-"
     return ("default", *(name.removeprefix(prefix) for name in search.VARIANTS if name.startswith(prefix)))
@@ -131,7 +134,7 @@ def with_defaults(arguments: list[str], space: spaces.SearchSpace) -> Search[Any
     """
     named = named_in(arguments, {"--strategy": "nasi", "--preset": "default"})
     strategy, preset = named["--strategy"], named["--preset"]
-    if strategy not in STRATEGIES:
+    if strategy not in strategies():
         strategy = "nasi"
     if preset not in presets(strategy):
         preset = "default"
@@ -142,7 +145,7 @@ def with_defaults(arguments: list[str], space: spaces.SearchSpace) -> Search[Any
 
 
 def _method(strategy: str, preset: str, space: spaces.SearchSpace) -> Any:
-    if strategy in RELAXED:
+    if strategy in search.METHODS:
         options = RelaxedOptions if strategy == "nasi" else TrainedOptions
         return options(search.method(strategy, space, preset))
     variant = search.VARIANTS[strategy if preset == "default" else f"{strategy}-{preset}"]
@@ -165,7 +168,7 @@ def _check_own(arguments: list[str], strategy: str, method: Any, space: spaces.S
         option = argument.partition("=")[0]
         if not option.startswith("--") or (name := option[2:].replace("-", "_").removeprefix("no_")) in own:
             continue
-        others = [s for s in STRATEGIES if s != strategy and name in _options(_method(s, "default", space))]
+        others = [s for s in strategies() if s != strategy and name in _options(_method(s, "default", space))]
         others += [
             f"{s} --preset {preset}"
             for s in search.STRATEGIES

@@ -71,7 +71,9 @@ def _drawn(listed: list[tuple[str, list[Edge]]], operations: tuple[str, ...]) ->
     return figure
 
 
-def save_cell(path: pathlib.Path, graph: dict[str, list[Edge]], operations: tuple[str, ...], title: str = "") -> None:
+def save_cell(
+    path: str | pathlib.Path, graph: dict[str, list[Edge]], operations: tuple[str, ...], title: str = ""
+) -> None:
     """Writes the drawing of `cell_figure` to a file, in the format that its ending names.
 
     Args:
@@ -83,7 +85,7 @@ def save_cell(path: pathlib.Path, graph: dict[str, list[Edge]], operations: tupl
     Raises:
         ValueError: the ending names no format that can be written, or the file cannot be written.
     """
-    figure = cell_figure(graph, operations, title)
+    path, figure = pathlib.Path(path), cell_figure(graph, operations, title)
     formats = sorted(figure.canvas.get_supported_filetypes())
     if path.suffix[1:] not in formats:
         raise ValueError(f"out: expected a file ending in one of {formats}, got {str(path)!r}")

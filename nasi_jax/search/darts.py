@@ -86,6 +86,11 @@ class DARTS(Supernet[SizeT], Generic[SizeT]):
 
     Raises:
         ValueError: a setting is out of range, or does not go with another.
+
+    References:
+        Liu, Simonyan and Yang, "DARTS: Differentiable architecture search", ICLR 2019; Zela et al., "Understanding and
+        robustifying differentiable architecture search", ICLR 2020; Chu et al., "DARTS-", ICLR 2021; Wang et al.,
+        "Rethinking architecture selection in differentiable NAS", ICLR 2021.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("training_loss", "validation_loss", "entropy", "skips")

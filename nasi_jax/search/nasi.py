@@ -94,7 +94,7 @@ SizeT = TypeVar("SizeT")
 
 @dataclasses.dataclass(frozen=True)
 class NASI(Relaxed, Generic[SizeT]):
-    """Neural architecture search at initialisation (Shu et al., ICLR 2022).
+    """Moves the logits of a one-shot network at initialisation, by its neural tangent kernel.
 
     The defaults are those that served best on NAS-Bench-201; see experiments/README.md.
 
@@ -128,6 +128,10 @@ class NASI(Relaxed, Generic[SizeT]):
 
     Raises:
         ValueError: a setting is out of range.
+
+    References:
+        Shu, Cai, Dai, Ooi and Low, "NASI: Label- and data-agnostic neural architecture search at initialization",
+        ICLR 2022.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("objective", "trace", "penalty", "nu")

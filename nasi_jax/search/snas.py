@@ -71,6 +71,9 @@ class SNAS(Supernet[SizeT], Generic[SizeT]):
 
     Raises:
         ValueError: a setting is out of range.
+
+    References:
+        Xie, Zheng, Liu and Lin, "SNAS: Stochastic neural architecture search", ICLR 2019.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("training_loss", "cost", "entropy", "skips")

@@ -12,7 +12,7 @@ import pytest
 import nasi_jax
 from nasi_jax import cli
 from nasi_jax.cli.options import named_in
-from nasi_jax.cli.search import STRATEGIES
+from nasi_jax.cli.search import strategies
 
 NASI = [sys.executable, "-m", "nasi_jax"]
 
@@ -25,7 +25,7 @@ def test_alone_it_prints_its_help(capsys):
 
 
 @pytest.mark.parametrize(
-    "verb", [["search", "--strategy", name] for name in STRATEGIES] + [["score"], ["correlate"], ["train"], ["draw"]]
+    "verb", [["search", "--strategy", name] for name in strategies()] + [["score"], ["correlate"], ["train"], ["draw"]]
 )
 def test_help_is_for_those_who_do_not_read_the_code(capsys, verb):
     with pytest.raises(SystemExit):
