@@ -109,7 +109,7 @@ def our_steps(options: Options, kind: str) -> list[tuple[float, float]]:
     space = spaces.get("darts")
     size, count = space.Size(options.channels, options.cells), options.steps + 1
     small: dict[str, Any] = {"steps": count, "batch": options.batch[0], "moments": 1, "size": size}
-    strategy = search.SNAS(**small) if kind == "snas" else search.DARTS(**small, order=kind, warmup=0.0, stop_ratio=0.0)  # type: ignore[arg-type]
+    strategy = search.SNAS(**small) if kind == "snas" else search.DARTS(**small, order=kind, auxiliary_skip=0.0)  # type: ignore[arg-type]
     source = data.Gaussian((options.image_size, options.image_size, 3))
     # what SNAS measures after its steps is no part of them
     times, start = [], _now()

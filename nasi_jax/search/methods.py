@@ -13,7 +13,7 @@ from nasi_jax.search.snas import SNAS
 from nasi_jax.spaces import SearchSpace
 
 # 50 epochs of 25,000 images in batches of 64; 150 epochs of 50,000
-_DARTS_V1 = DARTS(steps=19_500, batch=64, logits_learning_rate=3e-4, warmup=0.0, stop_ratio=0.0)
+_DARTS_V1 = DARTS(steps=19_500, batch=64, logits_learning_rate=3e-4, auxiliary_skip=0.0)
 _SNAS = SNAS(steps=117_150, batch=64, logits_learning_rate=3e-4, drop_path=0.3)
 
 METHODS: dict[str, Mapping[str, Relaxed]] = {
@@ -29,7 +29,7 @@ METHODS: dict[str, Mapping[str, Relaxed]] = {
         "darts-minus": dataclasses.replace(_DARTS_V1, auxiliary_skip=1.0),
         "darts-pt": dataclasses.replace(_DARTS_V1, steps=39_000, perturbation=0.5),
     },
-    "gdas": {"default": DARTS(mixture="hard", temperature=10.0, final_temperature=0.1, stop_ratio=0.0)},
+    "gdas": {"default": DARTS(mixture="hard", temperature=10.0, final_temperature=0.1, auxiliary_skip=0.0)},
     "snas": {
         "default": SNAS(),
         "snas": _SNAS,
@@ -40,7 +40,7 @@ METHODS: dict[str, Mapping[str, Relaxed]] = {
 }
 """Every method with its settings by name, "default" first.
 
-``"darts"``: the default has a warm-up and stops as DARTS-ES does; ``"darts-v1"`` and ``"darts-v2"`` are the published
+``"darts"``: the default has the auxiliary skip of DARTS-; ``"darts-v1"`` and ``"darts-v2"`` are the published
 first and second order (Liu, Simonyan and Yang, ICLR 2019), and the others one remedy each on top of them: DARTS-ES and
 R-DARTS (Zela et al., ICLR 2020; of its four weight decays and drop rates the largest, to be compared with 1, 3 and 9
 times 3e-4 and with 0, 0.2 and 0.4), DARTS- (Chu et al., ICLR 2021) and DARTS-PT (Wang et al., ICLR 2021). ``"gdas"``:

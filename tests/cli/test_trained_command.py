@@ -113,7 +113,7 @@ def test_not_a_number_names_the_step_and_the_last_good_checkpoint(tmp_path, caps
     x[4] = np.nan
     np.savez(tmp_path / "own.npz", x=x, y=np.arange(40) % 3)
     out = tmp_path / "run"
-    assert run(tmp_path / "own.npz", out, "--seed", 1, "--steps", 40, "--stop-ratio", 0) == 1
+    assert run(tmp_path / "own.npz", out, "--seed", 1, "--steps", 40) == 1
     message, kept = capsys.readouterr().err, len(rows(out))
     assert f"stopped being finite at step {kept} of search 0" in message
     assert f"the last good checkpoint is of step {kept}, in '{out}'" in message
@@ -174,7 +174,6 @@ def test_published_settings_are_presets():
         for preset in ("darts-v1", "darts-v2", "default")
     }
     published = parsed["darts-v1"]
-    assert (published.order, published.warmup, published.stop_ratio, published.steps) == ("first", 0, 0, 19_500)
+    assert (published.order, published.auxiliary_skip, published.stop_ratio, published.steps) == ("first", 0, 0, 19_500)
     assert (parsed["darts-v2"].order, published.size) == ("second", spaces.NASBench201Size())
-    assert parsed["default"].warmup > 0
-    assert parsed["default"].stop_ratio > 0
+    assert parsed["default"].auxiliary_skip > 0

@@ -21,7 +21,7 @@ def test_smoke(tmp_path):
     (tmp_path / "table.csv").write_text("\n".join(["arch,cifar10_test", *lines]))
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "images.npz", x=rng.integers(0, 256, (40, 8, 8, 3), np.uint8), y=np.arange(40) % 3)
-    methods = ["DARTS as published", "defaults", "SNAS", "NASI"]
+    methods = ["DARTS as published", "DARTS-, the default", "SNAS", "NASI"]
     folders = ["--runs", tmp_path / "runs", "--out", tmp_path / "out"]
     given = ["--table", tmp_path / "table.csv", "--images", tmp_path / "images.npz", *folders, "--methods", *methods]
     subprocess.run([sys.executable, SCRIPT, *given, "--seeds", "2", "--smoke"], check=True, capture_output=True)

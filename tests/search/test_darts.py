@@ -13,7 +13,15 @@ from nasi_jax.search.darts import architecture_gradient
 
 SPACE = ToySpace()
 SOURCE = data.halves(data.Gaussian((8, 8, 3), outputs=3), 0.5, 4)
-SMALL = {"steps": 8, "batch": 4, "moments": 4, "window": 2, "warmup": 0.0, "size": SPACE.Size(2, 1)}
+SMALL = {
+    "steps": 8,
+    "batch": 4,
+    "moments": 4,
+    "window": 2,
+    "stop_ratio": 1.3,
+    "auxiliary_skip": 0.0,
+    "size": SPACE.Size(2, 1),
+}
 
 
 @pytest.mark.parametrize("exact", [True, False])

@@ -74,7 +74,7 @@ def test_rows_are_decided_in_equal_distances_and_then_trained():
 def test_a_search_ends_with_a_choice_in_each_row_and_its_logits_stay():
     space, source = ToySpace(), data.Gaussian((8, 8, 3), outputs=3)
     strategy = search.DARTS(
-        steps=18, batch=4, moments=4, window=2, perturbation=0.67, perturbation_batches=1, stop_ratio=0.0,
+        steps=18, batch=4, moments=4, window=2, perturbation=0.67, perturbation_batches=1,
         size=space.Size(2, 1),
     )  # fmt: skip
     states = [s for s, _ in search.iterate(jax.random.key(0)[None], space, source, strategy)]
