@@ -8,6 +8,7 @@ from toy_space import ToySpace
 
 from nasi_jax import cli, search, spaces
 
+STOPS = ["--warmup", "0.3", "--stop-ratio", "1.3", "--window", "2"]
 SIZE = ["--space", "toy", "--channels", "2", "--cells", "1", "--image-size", "8", "--steps", "6", "--batch", "4"]
 FILES = {
     "alphas.npz", "alphas.png", "cell.png", "cells.png", "checkpoint.msgpack", "config.json", "course.png",
@@ -31,7 +32,7 @@ def images(tmp_path_factory):
 
 
 def run(images, out, *arguments, strategy="darts"):
-    size = [*SIZE, "--moments", "3", *(["--window", "2"] if strategy == "darts" else [])]
+    size = [*SIZE, "--moments", "3", *(STOPS if strategy == "darts" else [])]
     given = [*size, "--strategy", strategy, "--data", images, "--out", out, *arguments]
     return cli.main(["search", *map(str, given)])
 

@@ -233,7 +233,7 @@ def test_weights_follow_sgd_and_logits_follow_adam(x64):
         ({"xi": -1.0, "order": "second"}, "xi: expected a number of at least 0"),
         ({"order": "third"}, "order: expected one of"),
         ({"mixture": "gumbel"}, "mixture: expected one of"),
-        ({"moments": 3}, "window: expected at most 3"),
+        ({"moments": 3, "stop_ratio": 1.3}, "window: expected at most 3"),
         ({"moments": 9, "steps": 8}, "moments: expected at most 8"),
         ({"warmup": 1.0}, "warmup: expected a number from 0 to below 1"),
         ({"warmup": 0.6, "perturbation": 0.5}, "warmup: expected fewer than"),
