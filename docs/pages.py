@@ -24,7 +24,7 @@ def filled(text: str) -> str:
 
     def written(found: re.Match[str]) -> str:
         output = _called(found[1])
-        around = "\n" if output.startswith("|") else ""
+        around = "\n" if output.startswith(("|", "`")) else ""
         return f"<!-- {found[1]} -->{around}{output}{around}<!-- end -->"
 
     return _BLOCK.sub(written, text)
@@ -90,6 +90,11 @@ def value(path: str, column: str, number: int = 0, **row: str) -> str:
     named = [dict(zip(header, cells, strict=True)) for cells in body]
     (found,) = [cells for cells in named if row.items() <= cells.items()]
     return found[column]
+
+
+def code(path: str) -> str:
+    """Returns a Python file of the repository as a block of code."""
+    return f"```python\n{(ROOT / path).read_text()}```"
 
 
 def prose(path: str, line: int = 0) -> str:
@@ -263,7 +268,7 @@ def _citation(references: str) -> str:
 FUNCTIONS = {
     function.__name__: function
     for function in (
-        list_of_recipes, list_of_scores, list_of_spaces, list_of_strategies, names_of_scores, names_of_spaces,
+        code, list_of_recipes, list_of_scores, list_of_spaces, list_of_strategies, names_of_scores, names_of_spaces,
         names_of_strategies, prose, table, value,
     )
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Neural architecture search at initialisation (NASI) in JAX.
 
-Subpackages load when they are first used: `data`, `nn`, `ntk`, `programs`, `proxies`, `report`, `runs`,
+Subpackages load when they are first used: `data`, `extensions`, `nn`, `ntk`, `programs`, `proxies`, `report`, `runs`,
 `scores`, `search`, `spaces`, `tabular`, `train`.
 
 References:
@@ -12,11 +12,26 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nasi_jax import data, nn, ntk, programs, proxies, report, runs, scores, search, spaces, tabular, train
+    from nasi_jax import (
+        data,
+        extensions,
+        nn,
+        ntk,
+        programs,
+        proxies,
+        report,
+        runs,
+        scores,
+        search,
+        spaces,
+        tabular,
+        train,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
     "data",
+    "extensions",
     "nn",
     "ntk",
     "programs",

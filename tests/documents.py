@@ -6,10 +6,26 @@ import io
 import pathlib
 import re
 import shlex
+import sys
 
-from nasi_jax import search, spaces
+from nasi_jax import extensions, scores, search, spaces
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@contextlib.contextmanager
+def registries():
+    """What is registered inside, by code or by a loaded file, is gone after it."""
+    known = spaces.SPACES, scores.SCORES, scores.FORMULAS, search.STRATEGIES, search.VARIANTS, search.METHODS
+    kept, files = [(registry, dict(registry)) for registry in known], extensions.loaded()
+    try:
+        yield
+    finally:
+        for registry, before in kept:
+            registry.clear()
+            registry.update(before)
+        for name in set(extensions.loaded()) - set(files):
+            del sys.modules[name], extensions._texts[name]
 
 
 def blocks(text, language):

@@ -7,13 +7,13 @@ import re
 import documents
 import pytest
 
-from nasi_jax import cli, scores, search, spaces
+from nasi_jax import cli
+from nasi_jax.cli.options import files_in
 
 DOCS = documents.ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path for path in sorted(DOCS.rglob("*.md"))}
 READ = PAGES | {name: documents.ROOT / name for name in ("README.md", "CONTRIBUTING.md")}
 LONGEST_SENTENCE = 30
-REGISTRIES = spaces.SPACES, scores.SCORES, search.STRATEGIES, search.VARIANTS
 
 
 @pytest.fixture(params=PAGES, scope="module")
@@ -23,12 +23,8 @@ def page(request):
 
 @pytest.fixture
 def registries():
-    """What a page registers is gone after it."""
-    kept = [(registry, dict(registry)) for registry in REGISTRIES]
-    yield
-    for registry, before in kept:
-        registry.clear()
-        registry.update(before)
+    with documents.registries():
+        yield
 
 
 @pytest.mark.parametrize("name", READ)
@@ -53,8 +49,13 @@ def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path):
     documents.run(page)
 
 
-def test_the_commands_of_a_page_parse(page):
+@pytest.mark.usefixtures("registries")
+def test_the_commands_of_a_page_parse(page, monkeypatch, tmp_path):
+    """Where files are loaded, with the example of one in their place."""
+    monkeypatch.chdir(tmp_path)
     for command in documents.commands(page):
+        for file in files_in(command):
+            (tmp_path / file).write_text((documents.ROOT / "examples" / "mine.py").read_text())
         with pytest.raises(SystemExit, match="0") if "--help" in command else contextlib.nullcontext():
             cli.parse(command)
 

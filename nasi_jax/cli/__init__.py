@@ -65,13 +65,15 @@ def parse(arguments: list[str]) -> Search | ScoreVerb | Correlate | Draw | Train
         The verb with its options.
 
     Raises:
-        ValueError: an output has no name, a limit is given twice, or an option is one of another strategy.
+        ValueError: an output has no name, a limit is given twice, an option is one of another strategy, or a file to
+            load cannot be.
     """
     import tyro
 
+    from nasi_jax import extensions
     from nasi_jax.cli.correlate import Correlate
     from nasi_jax.cli.draw import Draw
-    from nasi_jax.cli.options import named_space
+    from nasi_jax.cli.options import files_in, named_space
     from nasi_jax.cli.score import ScoreVerb, with_size
     from nasi_jax.cli.search import typed, with_defaults
     from nasi_jax.cli.train import Train, with_recipe
@@ -83,6 +85,8 @@ def parse(arguments: list[str]) -> Search | ScoreVerb | Correlate | Draw | Train
         times = sum(argument.partition("=")[0] == option for argument in arguments)
         if times > 1:
             raise ValueError(f"{option[2:].replace('-', '_')}: expected once, got it {times} times")
+    for file in files_in(arguments):
+        extensions.load(file)
     space = named_space(arguments)
     searched = with_defaults(arguments, space)
     # each space has its own sizes and each strategy its own settings, which are options

@@ -46,6 +46,7 @@ class Correlate:
             every operation is on a path from input to output.
         unique: keep one of the architectures that compute the same function, with the mean of their accuracies.
         resamples: bootstrap samples for the 95% intervals.
+        load: Python files of yours that register spaces, scores or strategies.
     """
 
     scores: tuple[pathlib.Path, ...]
@@ -59,6 +60,7 @@ class Correlate:
     subset: str | None = None
     unique: bool = False
     resamples: int = 1000
+    load: tuple[pathlib.Path, ...] = ()
 
     def run(self) -> int:
         """Runs the command.

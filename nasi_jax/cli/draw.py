@@ -15,12 +15,14 @@ class Draw:
         out: picture to write; its ending gives the format.
         space: search space of a text form; a genotype.json names its own.
         format: notation in which the genotype is written above the cells and printed, such as naslib.
+        load: Python files of yours that register spaces, scores or strategies.
     """
 
     genotype: str
     out: pathlib.Path = pathlib.Path("cell.png")
     space: str = "nasbench201"
     format: str | None = None
+    load: tuple[pathlib.Path, ...] = ()
 
     def run(self) -> int:
         """Writes the picture and prints its path, and the genotype where a notation is asked for.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from nasi_jax import data, spaces
 from nasi_jax.cli.inputs import data_identity
+from nasi_jax.runs.files import identity
 from nasi_jax.scores import Limits
 from nasi_jax.spaces import SearchSpace
 
@@ -147,6 +149,24 @@ class LimitOptions:
             ValueError: a bound is no positive number.
         """
         return Limits(**dataclasses.asdict(self))
+
+
+def load_settings(files: Sequence[pathlib.Path]) -> dict[str, Any]:
+    """Returns what the files of --load hold, as JSON values, for a command that depends on them."""
+    return {"load": {file.stem: identity(file) for file in files}} if files else {}
+
+
+def files_in(arguments: list[str]) -> list[str]:
+    """Returns the files that a command line has after --load, which are loaded before it is parsed."""
+    files, after = [], False
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if argument.startswith("--"):
+            after = option == "--load" and not equals
+            files += [value] if option == "--load" and equals else []
+        elif after:
+            files.append(argument)
+    return files
 
 
 def named_in(arguments: list[str], defaults: dict[str, str]) -> dict[str, str]:

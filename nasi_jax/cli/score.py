@@ -16,7 +16,7 @@ import jax
 import tyro
 
 from nasi_jax import runs, spaces
-from nasi_jax.cli.options import DataOptions, SpaceOptions
+from nasi_jax.cli.options import DataOptions, SpaceOptions, load_settings
 from nasi_jax.runs import ScoreSheet
 from nasi_jax.runs.files import read_text, text_identity
 from nasi_jax.scores.catalogue import FORMULAS, SCORES
@@ -67,6 +67,7 @@ class ScoreVerb(Generic[SizeT]):
             the space.
         keep_going: leave out duplicates and record malformed lines as rows, instead of stopping.
         overwrite: drop the file that is there.
+        load: Python files of yours that register spaces, scores or strategies.
         space: which architectures there are.
         data: where batches come from.
         networks: the networks that are scored, and on how many examples.
@@ -88,6 +89,7 @@ class ScoreVerb(Generic[SizeT]):
     format: str | None = None
     keep_going: bool = False
     overwrite: bool = False
+    load: tuple[pathlib.Path, ...] = ()
     space: SpaceOptions = SpaceOptions()
     data: DataOptions = DataOptions()
     networks: Annotated[ScoreConfig[SizeT], tyro.conf.arg(name="")] = ScoreConfig()  # noqa: RUF009
@@ -252,7 +254,7 @@ class ScoreVerb(Generic[SizeT]):
     def _settings(self, compilation: Compilation) -> dict[str, Any]:
         """Returns what decides a row's scores, as JSON values."""
         own = {"network": dataclasses.asdict(self.networks), "compilation": compilation}
-        return {"space": self.space.name} | self.data.settings() | own
+        return {"space": self.space.name} | self.data.settings() | own | load_settings(self.load)
 
     def _choice(self, given: Any) -> dict[str, Any]:
         """Returns what decides which rows there are, as JSON values."""

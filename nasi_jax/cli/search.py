@@ -11,7 +11,7 @@ import tyro
 
 from nasi_jax import search, spaces
 from nasi_jax.cli.blackbox import BlackBoxOptions
-from nasi_jax.cli.options import DataOptions, LimitOptions, SpaceOptions, named_in
+from nasi_jax.cli.options import DataOptions, LimitOptions, SpaceOptions, load_settings, named_in
 from nasi_jax.cli.relaxed import RelaxedOptions, TrainedOptions
 from nasi_jax.scores import LatencyMethod, ScoreConfig, default_formula
 from nasi_jax.spaces.text import unknown
@@ -55,6 +55,7 @@ class Search(Generic[MethodT]):
         precision: floating-point type of the search.
         latency: how milliseconds are found for --max-latency-ms: added up from choices, or measured for every network.
         overwrite: replace a run that the folder holds.
+        load: Python files of yours that register spaces, scores or strategies.
         space: which architectures there are.
         data: where batches come from.
         limits: bounds of what an architecture may cost when it is trained, such as 60e6.
@@ -69,6 +70,7 @@ class Search(Generic[MethodT]):
     precision: Annotated[str, tyro.conf.arg(metavar="{float32,float64}")] = "float32"
     latency: LatencyMethod = "added"
     overwrite: bool = False
+    load: tuple[pathlib.Path, ...] = ()
     space: SpaceOptions = SpaceOptions()
     data: DataOptions = DataOptions()
     limits: LimitOptions = LimitOptions()
@@ -103,7 +105,8 @@ class Search(Generic[MethodT]):
 
     def _settings(self) -> dict[str, Any]:
         settings = {name: getattr(self, name) for name in _SETTINGS} | {"limits": self.limits.opened().bounds}
-        return self.space.settings() | self.data.settings() | settings | self.method.settings()
+        own = load_settings(self.load)
+        return self.space.settings() | self.data.settings() | settings | self.method.settings() | own
 
 
 def strategies() -> tuple[str, ...]:
@@ -146,9 +149,10 @@ def with_defaults(arguments: list[str], space: spaces.SearchSpace) -> Search[Any
 
 def _method(strategy: str, preset: str, space: spaces.SearchSpace) -> Any:
     if strategy in search.METHODS:
-        options = RelaxedOptions if strategy == "nasi" else TrainedOptions
-        return options(search.method(strategy, space, preset))
-    variant = search.VARIANTS[strategy if preset == "default" else f"{strategy}-{preset}"]
+        found = search.method(strategy, space, preset)
+        return TrainedOptions(found) if isinstance(found, search.Supernet) else RelaxedOptions(found)
+    name = strategy if preset == "default" else f"{strategy}-{preset}"
+    variant = search.VARIANTS[name] if name in search.VARIANTS else search.STRATEGIES[strategy]()
     return BlackBoxOptions(variant, score=default_formula(space), networks=ScoreConfig(space.search_size, 32))
 
 

@@ -20,7 +20,7 @@ import nasi_jax
 from nasi_jax import data, runs, scores, spaces, train
 from nasi_jax.cli.genotypes import read
 from nasi_jax.cli.inputs import data_identity
-from nasi_jax.cli.options import named_in
+from nasi_jax.cli.options import load_settings, named_in
 from nasi_jax.cli.reports import write_report
 from nasi_jax.runs import RunFolder, provenance
 from nasi_jax.train import RECIPES, Recipe
@@ -54,6 +54,7 @@ class Train:
         evaluate_every: epochs between evaluations on the test images.
         seed: seed of parameters, order of the images, and their changes.
         overwrite: replace a run that the folder holds.
+        load: Python files of yours that register spaces, scores or strategies.
         config: settings of the training.
     """
 
@@ -73,6 +74,7 @@ class Train:
     evaluate_every: int = 1
     seed: int = 0
     overwrite: bool = False
+    load: tuple[pathlib.Path, ...] = ()
     config: Annotated[Recipe, tyro.conf.arg(name="")] = RECIPES["nasbench201-12"]
 
     def run(self) -> int:
@@ -192,13 +194,13 @@ class Train:
     def _settings(self, space: spaces.SearchSpace, genotype: Any) -> dict[str, Any]:
         """Returns what decides the result, as JSON values."""
         settings = dataclasses.asdict(self)
-        for name in ("out", "overwrite", "download", "data_dir", "recipe", "workers"):
+        for name in ("out", "overwrite", "download", "data_dir", "recipe", "workers", "load"):
             settings.pop(name)
         if self.fold is None:
             settings.pop("fold")
         settings |= {"space": space.name, "genotype": space.format(genotype)}
         settings["data"] = data_identity(self.data, self.data_dir)
-        return settings | {"training": settings.pop("config")}
+        return settings | {"training": settings.pop("config")} | load_settings(self.load)
 
     def _announce(
         self,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from nasi_jax import extensions
 from nasi_jax.programs import numerics, set_numerics
 from nasi_jax.scores.evaluator import Evaluator
 from nasi_jax.scores.scorer import ahead
@@ -39,6 +41,7 @@ class _Cluster:
 
     def __init__(self, address: str, names: Sequence[str], make: Make):
         try:
+            import cloudpickle
             import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ValueError("ray: expected the package of that name; pip install 'nasi_jax[ray]'") from error
@@ -50,7 +53,8 @@ class _Cluster:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         # a worker that its node loses is started again on another one, and its architectures are evaluated there
         remote = ray.remote(scheduling_strategy="SPREAD", max_restarts=3, max_task_retries=3)(_Worker)
-        given = ray.put((make, numerics()))
+        # classes of loaded files are there by name alone, so that a worker loads the files before the rest
+        given = ray.put((extensions.loaded(), cloudpickle.dumps(make), numerics()))
         self._workers = [remote.remote(given) for _ in nodes]
 
     def at(self, seed: int) -> Evaluator:
@@ -80,10 +84,11 @@ class _OnCluster:
 
 
 class _Worker:
-    def __init__(self, given: tuple[Make, dict[str, Any]]):
-        make, options = given
+    def __init__(self, given: tuple[dict[str, tuple[str, str]], bytes, dict[str, Any]]):
+        files, make, options = given
+        extensions.restore(files)
         set_numerics(options)
-        self._at, self._evaluators = make(), dict[int, Evaluator]()
+        self._at, self._evaluators = pickle.loads(make)(), dict[int, Evaluator]()
 
     def evaluate(self, seed: int, genotypes: Sequence[Any]) -> list[dict[str, Any]]:
         if seed not in self._evaluators:  # the one before is not asked again

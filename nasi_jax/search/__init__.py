@@ -20,7 +20,7 @@ from nasi_jax.search.relaxed import Begun, Relaxed
 from nasi_jax.search.selection import Chain, Selected
 from nasi_jax.search.simulation import Simulation, simulate
 from nasi_jax.search.snas import SNAS, CostGradient, SNASInfo
-from nasi_jax.search.strategy import Strategy, StrategyState
+from nasi_jax.search.strategy import Strategy, StrategyState, choose, common, draw, fitness
 from nasi_jax.search.supernet import Supernet, SupernetState
 from nasi_jax.search.update import normalised_expected_gradient, scale_by_largest_norm
 from nasi_jax.search.variants import STRATEGIES, VARIANTS
@@ -73,6 +73,10 @@ __all__ = [
     "Trial",
     "Unique",
     "check",
+    "choose",
+    "common",
+    "draw",
+    "fitness",
     "gumbel_softmax",
     "incumbents",
     "init_states",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from nasi_jax.spaces import SearchSpace
+from nasi_jax.spaces.base import lacking
 
 
 @struct.dataclass
@@ -54,7 +55,7 @@ class Strategy(Protocol, Generic[S]):
         Raises:
             ValueError: the options do not fit the space.
         """
-        ...
+        lacking(self, "init")
 
     def ask(self, key: jax.Array, state: S, count: int = 1) -> tuple[Any, S]:
         """Chooses architectures to evaluate.
@@ -67,7 +68,7 @@ class Strategy(Protocol, Generic[S]):
         Returns:
             `count` genotypes, stacked along a leading axis, and the next state.
         """
-        ...
+        lacking(self, "ask")
 
     def tell(self, state: S, genotypes: Any, values: jax.Array) -> S:
         """Takes in what architectures are worth.
@@ -98,7 +99,7 @@ class Strategy(Protocol, Generic[S]):
 
     def observe(self, state: S, genotype: Any, value: jax.Array) -> S:
         """Takes in the value of one architecture, () and maybe NaN; `tell` keeps the best and counts."""
-        ...
+        lacking(self, "observe")
 
     def reject(self, state: S, genotypes: Any) -> S:
         """Takes in that architectures that were asked for will have no value, because they do not meet the limits.

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +79,11 @@ class Network(nn.Module):
         super().__post_init__()
 
 
+def lacking(owner: Any, name: str) -> NoReturn:
+    """Raises TypeError for a class of one's own that lacks a part of the contract which is needed now."""
+    raise TypeError(f"{type(owner).__name__}: expected it to define {name!r}, which is needed here")
+
+
 class SearchSpace(Protocol):
     """A space of architectures. Instances are frozen dataclasses without arrays, so they hash and may be static.
 
@@ -86,6 +91,7 @@ class SearchSpace(Protocol):
     with `decisions`, `to_decisions` and `from_decisions`, gives it its size, order, draws, neighbours and crossover;
     a space with a better notion of these than one decision at a time has its own.
 
+    What a space does not define is asked for only when it is needed: strategies on values of one's own need no network.
     Every space in `nasi_jax.spaces.SPACES` is held to this contract by one shared set of tests.
 
     Attributes:
@@ -107,30 +113,36 @@ class SearchSpace(Protocol):
     evaluation_size: ClassVar[Any]
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str:  # noqa: D102
+        lacking(self, "name")
 
     @property
-    def operations(self) -> tuple[str, ...]: ...  # noqa: D102
+    def operations(self) -> tuple[str, ...]:  # noqa: D102
+        lacking(self, "operations")
 
     @property
-    def edges(self) -> dict[str, tuple[str, ...]]: ...  # noqa: D102
+    def edges(self) -> dict[str, tuple[str, ...]]:  # noqa: D102
+        lacking(self, "edges")
 
     @property
-    def choices(self) -> dict[str, tuple[str, ...]]: ...  # noqa: D102
+    def choices(self) -> dict[str, tuple[str, ...]]:  # noqa: D102
+        lacking(self, "choices")
 
     @property
-    def additive(self) -> bool: ...  # noqa: D102
+    def additive(self) -> bool:  # noqa: D102
+        lacking(self, "additive")
 
     @property
-    def decisions(self) -> tuple[int, ...]: ...  # noqa: D102
+    def decisions(self) -> tuple[int, ...]:  # noqa: D102
+        lacking(self, "decisions")
 
     def to_decisions(self, genotype: Any) -> jax.Array:
         """Returns the (len(decisions),) int32 options of a genotype; works under `jit` and `vmap`."""
-        ...
+        lacking(self, "to_decisions")
 
     def from_decisions(self, options: jax.Array) -> Any:
         """Returns the genotype of (len(decisions),) int32 options; works under `jit` and `vmap`."""
-        ...
+        lacking(self, "from_decisions")
 
     @property
     def cardinality(self) -> int:
@@ -206,19 +218,23 @@ class SearchSpace(Protocol):
 
     def alphas(self) -> Alphas:
         """Returns zero logits, at which every operation is equally likely (Algorithm 1: alpha_0 = 0)."""
-        ...
+        lacking(self, "alphas")
 
     def canonical(self, genotype: Any) -> str:
-        """Names the function that a concrete genotype computes: the same for cells that differ in name only."""
-        ...
+        """Names the function that a concrete genotype computes: the same for cells that differ in name only.
+
+        Returns:
+            The name; the text of the genotype where a space does not know better.
+        """
+        return self.format(genotype)
 
     def encode(self, genotype: Any) -> Weights:
         """Returns the one-hot weights of a genotype; works under `jit` and `vmap`."""
-        ...
+        lacking(self, "encode")
 
     def decode(self, alphas: Alphas) -> Any:
         """Returns the most likely genotype, argmax p_alpha; works under `jit` and `vmap`."""
-        ...
+        lacking(self, "decode")
 
     def noise(self, outputs: int = 10) -> Source:
         """Returns the space's natural random input, of which a search, a score and a cost need no more.
@@ -226,7 +242,7 @@ class SearchSpace(Protocol):
         Args:
             outputs: number of outputs of a network.
         """
-        ...
+        lacking(self, "noise")
 
     def network(
         self,
@@ -252,15 +268,15 @@ class SearchSpace(Protocol):
         Raises:
             ValueError: a size is out of range, or the space has no one-shot network.
         """
-        ...
+        lacking(self, "network")
 
     def graph(self, genotype: Any) -> dict[str, list[Edge]]:
         """Returns the edges of each kind of cell, for drawing; the genotype must be concrete."""
-        ...
+        lacking(self, "graph")
 
     def format(self, genotype: Any) -> str:
         """Writes a genotype in the field's own notation."""
-        ...
+        lacking(self, "format")
 
     def listed(self, genotype: Any) -> str:
         """Returns the text that is equal for genotypes which are one entry of the space's benchmark."""
@@ -295,7 +311,7 @@ class SearchSpace(Protocol):
         Raises:
             ValueError: the text is not a genotype of this space; the message says where it departs.
         """
-        ...
+        lacking(self, "parse")
 
 
 def no_one_shot(space: SearchSpace) -> str:

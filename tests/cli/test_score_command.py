@@ -342,7 +342,8 @@ def test_two_nodes_of_a_ray_cluster_write_the_same_file(tmp_path, monkeypatch):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         cluster.add_node(num_cpus=1)
-        options = ["--sample", "20", "--seeds", "2", "--score", "ntk-one-batch", "naswot", *SIZE]
+        mine = str(pathlib.Path(__file__).parents[2] / "examples" / "mine.py")
+        options = ["--sample", "20", "--seeds", "2", "--load", mine, "--score", "ntk-one-batch", "contrast", *SIZE]
         assert cli.main(["score", "--out", "alone.csv", *options]) == 0
         assert cli.main(["score", "--out", "cluster.csv", "--ray", cluster.address, *options]) == 0
         assert len(ray.nodes()) == 2
