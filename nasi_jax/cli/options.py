@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -27,20 +27,26 @@ class DataOptions:
     Attributes:
         name: "gaussian" for random inputs that suit the space, an .npz or HDF5 file with x and y or x_train and
             y_train, a folder with a folder of .png or .jpg pictures for each class, or the name of a TensorFlow data
-            set; graphs are in an .npz file, or a folder of .npy files, with edge_index, x and y.
-        labels: the data's own labels or random ones; by default true where there are labels.
+            set; graphs are in an .npz file, or a folder of .npy files, with edge_index, x and y; token ids in an .npz
+            file with ids or tokens; a text ends in .txt, one with a label and a tab before each sentence in .tsv.
+        labels: the data's own labels or random ones, or of token ids the words that are masked out; by default true
+            where there are labels, and masked of token ids without.
         image_size: height and width that images are brought to, 16 by default; 0 leaves them as they are.
         classes: number of labels of random inputs or of a file; by default 10, or as many as its labels say.
         fold: of graphs in folds, the one that is the test set; 0 by default.
+        length: of token ids, tokens of a sequence; by default those of the longest sentence, or 128 of a running text.
+        vocabulary: of a text, file with a piece on each line; by default vocab.txt beside it.
         data_dir: folder of prepared TensorFlow data sets.
         download: allow TensorFlow Datasets to download the data set.
     """
 
     name: Annotated[str, tyro.conf.arg(name="data")] = "gaussian"
-    labels: Literal["true", "random"] | None = None
+    labels: data.TokenLabels | None = None
     image_size: int | None = None
     classes: int | None = None
     fold: int | None = None
+    length: int | None = None
+    vocabulary: pathlib.Path | None = None
     data_dir: pathlib.Path | None = None
     download: bool = False
 
@@ -52,7 +58,10 @@ class DataOptions:
         """
         names = ("labels", "image_size", "classes")
         chosen = {"data": data_identity(self.name, self.data_dir)} | {name: getattr(self, name) for name in names}
-        return chosen if self.fold is None else chosen | {"fold": self.fold}
+        for name in ("fold", "length"):
+            if getattr(self, name) is not None:
+                chosen[name] = getattr(self, name)
+        return chosen if self.vocabulary is None else chosen | {"vocabulary": identity(self.vocabulary)}
 
     def source(self, space: SearchSpace) -> data.Source:
         """Opens the data.
@@ -70,34 +79,45 @@ class DataOptions:
         if self.image_size is not None and self.image_size < 0:
             raise ValueError(f"image_size: expected 0 or a positive integer, got {self.image_size}")
         size = _IMAGE_SIZE if self.image_size is None else self.image_size or None
-        if data.holds_graphs(self.name):
+        if _own_inputs(self.name):
             size = self.image_size
         if self.name == "gaussian":
-            if self.labels == "true":
-                raise ValueError("labels: expected 'random' with random inputs, which have no true labels, got 'true'")
+            if self.labels not in (None, "random"):
+                raise ValueError(
+                    f"labels: expected 'random' with random inputs, which have no others, got {self.labels!r}"
+                )
             noise = space.noise(10 if self.classes is None else self.classes)
             if isinstance(noise, data.Gaussian):
                 return noise if size is None else noise.resized(size)
             if self.image_size is not None:
                 raise ValueError(f"image_size: expected none, {space.name} does not read images, got {self.image_size}")
-            return noise
+            if self.length is not None and not isinstance(noise, data.RandomTokens):
+                raise ValueError(f"length: expected none, {space.name} does not read token ids, got {self.length}")
+            return noise if self.length is None else noise.replace(length=self.length)  # type: ignore[attr-defined]
         return data.load(
             self.name,
             labels=self.labels,
             image_size=size,
             classes=self.classes,
             fold=self.fold,
+            length=self.length,
+            vocabulary=self.vocabulary,
             directory=self.data_dir,
             download=self.download,
         )
 
     def cost_inputs(self, space: SearchSpace) -> Any:
-        """Returns the inputs on which costs are counted: of graphs the data's own, else None for those of the space.
+        """Returns the inputs on which costs are counted: the data's own, but None, for those of the space, of images.
 
         Images are brought to a small size for a search, so that costs are not those of the images at hand; networks of
-        graphs have layers of the width of the data's features.
+        graphs have layers of the width of the data's features, and those of texts a head for what is predicted.
         """
-        return data.shapes(self.source(space), 2).x if data.holds_graphs(self.name) else None
+        return data.shapes(self.source(space), 2).x if _own_inputs(self.name) else None
+
+
+def _own_inputs(name: str) -> bool:
+    """Whether data are no images, and decide what the layers of a network are."""
+    return data.holds_graphs(name) or data.holds_tokens(name)
 
 
 @dataclasses.dataclass(frozen=True)

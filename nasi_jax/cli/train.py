@@ -23,6 +23,7 @@ from nasi_jax.cli.inputs import data_identity
 from nasi_jax.cli.options import load_settings, named_in
 from nasi_jax.cli.reports import write_report
 from nasi_jax.runs import RunFolder, provenance
+from nasi_jax.runs.files import identity
 from nasi_jax.train import RECIPES, Recipe
 
 RESULT, GENOTYPE = "result.json", "genotype.json"
@@ -44,11 +45,13 @@ class Train:
         recipe: settings to start from.
         data: name of a TensorFlow data set, the folder of a prepared one, an .npz or HDF5 file with x, y, x_test and
             y_test, or a folder with train and test folders that hold a folder of pictures for each class; or graphs,
-            see nasi search.
+            token ids or a text, see nasi search.
         data_dir: folder of prepared TensorFlow data sets.
         download: allow TensorFlow Datasets to download the data set.
         test_split: part of the data set on which the network is judged; of ImageNet "validation".
         fold: of graphs in folds, the one on which the network is judged; 0 by default.
+        length: of token ids, tokens of a sequence; see nasi search.
+        vocabulary: of a text, file with a piece on each line; by default vocab.txt beside it.
         workers: processes that read and crop images where the recipe has resized_crop; 0 reads in this one's threads.
         holdout: share of the training images that takes the place of the test images; 0 is none.
         evaluate_every: epochs between evaluations on the test images.
@@ -69,6 +72,8 @@ class Train:
     download: bool = False
     test_split: str = "test"
     fold: int | None = None
+    length: int | None = None
+    vocabulary: pathlib.Path | None = None
     workers: int = 0
     holdout: float = 0.0
     evaluate_every: int = 1
@@ -136,7 +141,7 @@ class Train:
             found = evaluations[-1] if evaluations else train.evaluate(network, state, test)
             regression = math.isnan(found.accuracy)
             _write_result(folder, space, genotype, settings, state, found, ended.rows, ended.seconds)
-        told = f"error {found.loss:.4g}" if regression else f"accuracy {100 * found.accuracy:.2f} %"
+        told = f"loss {found.loss:.4g}" if regression else f"accuracy {100 * found.accuracy:.2f} %"
         print(f"test {told}\n{self.out / 'report.html'}")
         return 0
 
@@ -177,8 +182,8 @@ class Train:
         if self.data == "gaussian":
             raise ValueError("data: expected a data set with labels, got 'gaussian'")
         options: dict[str, Any] = {"directory": self.data_dir, "download": self.download}
-        if self.fold is not None:
-            options["fold"] = self.fold
+        own = {name: getattr(self, name) for name in ("fold", "length", "vocabulary")}
+        options |= {name: value for name, value in own.items() if value is not None}
         if self.config.resized_crop:
             opened: Any = functools.partial(
                 data.stream, self.data, image_size=self.config.image_size, workers=self.workers, **options
@@ -196,8 +201,10 @@ class Train:
         settings = dataclasses.asdict(self)
         for name in ("out", "overwrite", "download", "data_dir", "recipe", "workers", "load"):
             settings.pop(name)
-        if self.fold is None:
-            settings.pop("fold")
+        settings["vocabulary"] = self.vocabulary and identity(self.vocabulary)
+        for name in ("fold", "length", "vocabulary"):
+            if settings[name] is None:
+                settings.pop(name)
         settings |= {"space": space.name, "genotype": space.format(genotype)}
         settings["data"] = data_identity(self.data, self.data_dir)
         return settings | {"training": settings.pop("config")} | load_settings(self.load)
@@ -273,7 +280,7 @@ def _write_result(
         pictures["Confusion"] = ("confusion.png", caption, figure)
     pictures["Cells"] = ("cell.png", text, nasi_jax.report.cell_figure(space.graph(genotype), space.operations))
     of = settings["data"]["path"] if isinstance(settings["data"], dict) else settings["data"]
-    told = f"{100 * found.accuracy:.2f} % of the test examples" if classified else f"test error {found.loss:.4g}"
+    told = f"{100 * found.accuracy:.2f} % of the test examples" if classified else f"test loss {found.loss:.4g}"
     title = f"Training on {of}: {told}"
     write_report(folder, title, text, pictures, {}, {"Result": result, "Settings": settings, "Provenance": origin})
     if classified:

@@ -1,4 +1,4 @@
-"""Inputs for a search or a training: Gaussian noise, images and graphs in memory and in files, TensorFlow Datasets."""
+"""Inputs for a search or a training: noise, images, graphs and texts in memory and in files, TensorFlow Datasets."""
 
 import pathlib
 from typing import Any
@@ -11,8 +11,9 @@ from nasi_jax.data.gaussian import Gaussian
 from nasi_jax.data.graph_files import from_graph_files, holds_graphs
 from nasi_jax.data.graphs import Graph, GraphData, GraphInput, Graphs, Level, from_graphs
 from nasi_jax.data.halves import Halves, halves
-from nasi_jax.data.losses import Loss, absolute_error, cross_entropy
+from nasi_jax.data.losses import Loss, absolute_error, cross_entropy, masked_cross_entropy
 from nasi_jax.data.random_graphs import RandomGraphs
+from nasi_jax.data.random_tokens import RandomTokens
 from nasi_jax.data.source import (
     Batch,
     Examples,
@@ -25,16 +26,21 @@ from nasi_jax.data.source import (
     shapes,
 )
 from nasi_jax.data.tfds import from_tfds
+from nasi_jax.data.token_files import from_token_files, holds_tokens
+from nasi_jax.data.tokens import TokenData, TokenInput, TokenLabels, Vocabulary, from_tokens
+from nasi_jax.data.wordpiece import WordPiece
 
 
 def load(
     name: str,
     *,
     split: str = "train",
-    labels: Labels | None = None,
+    labels: TokenLabels | None = None,
     image_size: int | None = None,
     classes: int | None = None,
     fold: int | None = None,
+    length: int | None = None,
+    vocabulary: str | pathlib.Path | None = None,
     directory: str | pathlib.Path | None = None,
     download: bool = False,
 ) -> Source:
@@ -42,12 +48,16 @@ def load(
 
     Args:
         name: "gaussian", the path of an .npz or HDF5 file, a folder of pictures (see `from_folder`), the name of a
-            TensorFlow data set, or the folder of a prepared one; or graphs (see `from_graph_files`).
+            TensorFlow data set, or the folder of a prepared one; graphs (see `from_graph_files`); or token ids and
+            texts (see `from_token_files`).
         split: which part, of a file (see `from_npz`), a folder of pictures or a TensorFlow data set.
         labels: "true" or "random"; by default true where there are labels. Gaussian inputs have random labels only.
+            "masked" of texts: the words that are masked out.
         image_size: height and width of the images: of Gaussian ones 32 by default, others are resized to it.
         classes: number of labels of Gaussian inputs (10 by default) or of a file; other data know it.
         fold: of graphs in folds, the one that is the test set; 0 by default.
+        length: of token ids, tokens of a sequence.
+        vocabulary: of token ids, a file with a piece on each line.
         directory: where prepared TensorFlow data sets are.
         download: whether a TensorFlow data set may be downloaded.
 
@@ -60,6 +70,16 @@ def load(
     """
     if classes is not None and classes < 1:
         raise ValueError(f"classes: expected a positive integer, got {classes}")
+    if holds_tokens(name):
+        for option, given in (("image_size", image_size), ("fold", fold)):
+            if given is not None:
+                raise ValueError(f"{option}: expected none, {name!r} holds token ids, got {given}")
+        return from_token_files(name, split=split, labels=labels, classes=classes, length=length, vocabulary=vocabulary)
+    for option, given in (("length", length), ("vocabulary", vocabulary)):
+        if given is not None:
+            raise ValueError(f"{option}: expected with token ids alone, got {given} with data {name!r}")
+    if labels == "masked":
+        raise ValueError(f"labels: expected 'true' or 'random' without token ids, got 'masked' with data {name!r}")
     if name == "gaussian":
         if labels == "true":
             raise ValueError("labels: expected 'random' with Gaussian inputs, which have no true labels, got 'true'")
@@ -98,10 +118,16 @@ __all__ = [
     "Level",
     "Loss",
     "RandomGraphs",
+    "RandomTokens",
     "Records",
     "Shared",
     "Source",
     "Stream",
+    "TokenData",
+    "TokenInput",
+    "TokenLabels",
+    "Vocabulary",
+    "WordPiece",
     "absolute_error",
     "cross_entropy",
     "example_arrays",
@@ -112,13 +138,17 @@ __all__ = [
     "from_hdf5",
     "from_npz",
     "from_tfds",
+    "from_token_files",
+    "from_tokens",
     "halves",
     "hold_out",
     "holds_graphs",
+    "holds_tokens",
     "inputs",
     "is_shared",
     "load",
     "map_examples",
+    "masked_cross_entropy",
     "shapes",
     "stream",
 ]

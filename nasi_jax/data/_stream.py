@@ -106,6 +106,10 @@ class Stream:
         """Normalises crops (size, height, width, 3) of bytes."""
         return normalised(x, self.mean, self.deviation)
 
+    def redrawn(self, key: jax.Array, x: jax.Array, y: jax.Array) -> Batch:
+        """Returns what a network reads, and labels; crops are drawn where images are read."""
+        return Batch(self.prepare(x), y)
+
     def part(self, index: np.ndarray) -> Stream:
         """Returns the stream of some of the examples."""
         return self.replace(records=_Part(self.records, index))  # type: ignore[attr-defined]

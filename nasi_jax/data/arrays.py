@@ -105,6 +105,10 @@ class Images:
             images = jax.image.resize(images, (len(x), *self.image_shape), "linear")
         return images
 
+    def redrawn(self, key: jax.Array, x: jax.Array, y: jax.Array) -> Batch:
+        """Returns what a network reads, and labels; nothing is drawn anew."""
+        return Batch(self.prepare(x), y)
+
     def batches(self, size: int) -> Iterator[tuple[jax.Array, jax.Array]]:
         """Goes once through all images, in order.
 

@@ -116,6 +116,10 @@ class GraphData:
             return GraphInput(jax.tree.map(lambda leaf: leaf[x], self.graphs), None, self.level)
         return GraphInput(Shared(self.graphs), x, self.level)
 
+    def redrawn(self, key: jax.Array, x: jax.Array, y: jax.Array) -> Batch:
+        """Returns what a network reads, and labels; nothing is drawn anew."""
+        return Batch(self.prepare(x), y)
+
     def batches(self, size: int) -> Iterator[tuple[jax.Array, jax.Array]]:
         """Goes once through all examples, in order.
 

@@ -45,6 +45,30 @@ def cross_entropy(outputs: jax.Array, y: jax.Array) -> jax.Array:
     return losses * jnp.where(known, 1.0, jnp.nan).astype(losses.dtype)
 
 
+def masked_cross_entropy(outputs: jax.Array, y: jax.Array) -> jax.Array:
+    """Computes the cross entropy of the words that are masked out of each sequence, their mean.
+
+    Args:
+        outputs: logits of every id at each of the places, one place after the other, (batch, places * ids).
+        y: the ids, (batch, places) integers; -1 at places that are none. Each row has at least one.
+
+    Returns:
+        The losses, (batch,).
+
+    Raises:
+        ValueError: the ids are no integers, or of a shape that the outputs do not fit.
+    """
+    if not jnp.issubdtype(y.dtype, jnp.integer) or y.ndim != 2 or outputs.shape[1] % y.shape[1]:
+        raise ValueError(
+            f"y: expected integer ids (batch, places) for outputs of shape {outputs.shape}, got {y.dtype} of shape "
+            f"{y.shape}"
+        )
+    there = y >= 0
+    logits = outputs.reshape(*y.shape, -1)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(there, y, 0))
+    return jnp.sum(jnp.where(there, losses, 0), axis=1) / jnp.sum(there, axis=1)
+
+
 def absolute_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
     """Computes the mean absolute error of each sample.
 

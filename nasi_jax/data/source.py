@@ -89,6 +89,19 @@ class Examples(Protocol):
         """Returns what the network reads for examples as they are stored."""
         ...
 
+    def redrawn(self, key: jax.Array, x: Any, y: Any) -> Batch:
+        """Returns a batch of a training from examples as they are stored.
+
+        Args:
+            key: typed random key, for what is drawn anew each time, such as the words that are masked out.
+            x: examples as they are stored.
+            y: what belongs to them.
+
+        Returns:
+            What the network reads, as of `prepare`, and what its outputs are compared with.
+        """
+        ...
+
     def batches(self, size: int) -> Iterator[tuple[Any, Any]]:
         """Goes once through all examples, in order; the last batch may have fewer than `size`."""
         ...

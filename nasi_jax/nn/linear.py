@@ -129,11 +129,11 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (batch, channels) to (batch, features)."""
+        """Maps (batch, ..., channels) to (batch, ..., features)."""
         shape = (x.shape[-1], self.features)
         kernel = weight(self, shape, x.dtype, gain=LINEAR_GAIN, parameterisation=self.style.parameterisation)
         bias = parameter(self, "bias", nn.initializers.zeros, (self.features,), x.dtype)
         bias_scale = NTK_BIAS_SCALE if self.style.parameterisation == "ntk" else 1.0
-        y = x @ kernel + bias_scale * bias.reshape(1, -1)
+        y = x @ kernel + bias_scale * bias.reshape((1,) * (x.ndim - 1) + (-1,))
         scale = channel_scale(self, "output", y.shape, y.dtype)
         return y if scale is None else scale * y

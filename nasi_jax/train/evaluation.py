@@ -16,15 +16,19 @@ from nasi_jax.programs import jit_network
 from nasi_jax.spaces import Weights
 from nasi_jax.train.loop import TrainState
 
+_MOST_OUTPUTS = 2**25  # numbers that a network hands out at once
+
 
 class Evaluation(NamedTuple):
     """What a network does on examples.
 
     Attributes:
-        accuracy: share of the examples whose largest logit is the label's; NaN where they have targets of a regression.
+        accuracy: share of the examples whose largest logit is the label's; NaN where they have no labels but targets of
+            a regression or words that are masked out.
         top_five: share of the examples whose label is among the five largest logits; likewise.
-        loss: mean loss: of labels the cross-entropy, in nats, of targets the mean absolute error in their units.
-        confusion: (classes, classes), counts of examples by label and by prediction; zeros of targets.
+        loss: mean loss: of labels and words the cross-entropy, in nats, of targets the mean absolute error in their
+            units.
+        confusion: (classes, classes), counts of examples by label and by prediction; empty where they have no labels.
         count: number of examples.
     """
 
@@ -57,8 +61,8 @@ def evaluate(
     """
     params = state.params if state.average is None else state.average
     variables = {"params": params, RUNNING_STATISTICS: state.statistics}
-    confusion, sums = np.zeros((examples.outputs, examples.outputs), np.int64), np.zeros(2)
-    batch = min(batch, len(examples))
+    confusion, sums = np.zeros(2 * (_classes(examples),), np.int64), np.zeros(2)
+    batch = min(batch, len(examples), max(1, _MOST_OUTPUTS // examples.outputs))
     for x, y in examples.batches(batch):
         missing = batch - len(x)  # so that one program serves the last batch too
         x, y = (jnp.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1)) for a in (x, y))
@@ -70,6 +74,11 @@ def evaluate(
     if examples.loss is not cross_entropy:
         accuracy = top_five = np.nan
     return Evaluation(float(accuracy), float(top_five), float(loss), confusion, len(examples))
+
+
+def _classes(examples: Examples) -> int:
+    """Returns the number of labels that are told apart; none where there are no labels."""
+    return examples.outputs if examples.loss is cross_entropy else 0
 
 
 @functools.partial(jit_network, static_argnums=0)
@@ -87,7 +96,7 @@ def _judge(
     logits = outputs[0] if isinstance(outputs, tuple) else outputs
     counted = jnp.arange(len(x)) < count
     losses = examples.loss(logits, y)
-    counts = jnp.zeros((examples.outputs, examples.outputs), jnp.int32)
+    counts = jnp.zeros(2 * (_classes(examples),), jnp.int32)
     better = jnp.zeros(len(x), jnp.int32)
     if examples.loss is cross_entropy:
         better = jnp.sum(logits > jnp.take_along_axis(logits, y[:, None], axis=1), axis=1)

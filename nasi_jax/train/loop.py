@@ -15,14 +15,14 @@ from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nasi_jax.data import Examples, GraphData, Images, Loss, Stream, cross_entropy, inputs
+from nasi_jax.data import Examples, GraphData, Images, Loss, Stream, TokenData, cross_entropy, inputs
 from nasi_jax.nn import RUNNING_STATISTICS, as_pytorch, in_half_precision, initial_statistics
 from nasi_jax.programs import Population, choose_execution, member, stack
 from nasi_jax.spaces import Weights
 from nasi_jax.train import augment
 from nasi_jax.train.recipes import Recipe
 
-InMemory = Images | GraphData
+InMemory = Images | GraphData | TokenData
 _LONGEST_CHUNK = 50
 _LONGEST_TURN = 10
 
@@ -235,7 +235,7 @@ def update(
         x = augment.flip(keys[1], x)
     if recipe.jitter:
         x = 255 * augment.jitter(keys[4], x.astype(jnp.result_type(float)) / 255, recipe.jitter)
-    x = images.prepare(x)
+    x, y = images.redrawn(keys[0], x, y)
     if recipe.cutout:
         x = augment.cutout(keys[2], x, recipe.cutout)
     options: dict[str, Any] = {"mutable": [RUNNING_STATISTICS]}

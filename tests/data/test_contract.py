@@ -18,6 +18,7 @@ def a_graph(nodes=9, edges=20):
     return data.Graph(RNG.normal(size=(nodes, 3)), ends[:, np.unique(ends, axis=1, return_index=True)[1]])
 
 
+SMALL = data.Vocabulary(30, 0, 1, 2, 3, 4)
 LOOPLESS = np.stack([np.arange(8), np.arange(1, 9)])
 SOURCES = {
     "gaussian": data.Gaussian((4, 4, 3), 5),
@@ -30,6 +31,10 @@ SOURCES = {
         f"random {level}s": data.RandomGraphs(level, nodes=12, edge_features=2, outputs=3)
         for level in get_args(data.Level)
     },
+    "sentences": data.from_tokens(RNG.integers(1, 30, (9, 6)), np.arange(9) % 3, vocabulary=SMALL),
+    "sentences, random labels": data.from_tokens(RNG.integers(1, 30, (9, 6)), labels="random", vocabulary=SMALL),
+    "masked words": data.from_tokens(RNG.integers(5, 30, (9, 20)), vocabulary=SMALL),
+    "random tokens": data.RandomTokens(6, 30, 3),
     **{space.name: space.noise(3) for space in toys.TOYS},
 }
 
@@ -100,6 +105,16 @@ def test_examples_are_gone_through_once_in_order_as_they_are_stored(name):
     )
     drawn = examples.batch(jax.random.key(0), len(examples))
     assert jax.tree.structure(drawn.x) == jax.tree.structure(found)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_batch_of_a_training_follows_from_its_key_and_is_like_the_stored_one(name):
+    examples = SOURCES[name]
+    x, y = next(examples.batches(4))
+    drawn, again = (examples.redrawn(jax.random.key(0), x, y) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, drawn, again)
+    kinds = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), found) for found in ((examples.prepare(x), y), drawn)]
+    assert tuple(kinds[0]) == tuple(kinds[1])
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
