@@ -223,20 +223,16 @@ def names_of_scores() -> str:
 def _strategy(name: str) -> tuple[str, str]:
     """Returns what a strategy does, and its references."""
     from nasi_jax import search
+    from nasi_jax.cli.help import described
 
-    if name in _SETTINGS_OF_ANOTHER:
-        return _SETTINGS_OF_ANOTHER[name]
-    strategy = search.STRATEGIES[name] if name in search.STRATEGIES else type(search.METHODS[name]["default"])
-    return _first(strategy), _source(strategy)
+    of_class = search.STRATEGIES.get(name) or type(search.METHODS[name]["default"])
+    return _cell(described(name)), _SETTINGS_OF_ANOTHER.get(name) or _source(of_class)
 
 
 _SETTINGS_OF_ANOTHER = {
-    "gdas": (
-        "DARTS with one straight-through sample a step.",
-        'Dong and Yang, "Searching for a robust neural architecture in four GPU hours", CVPR 2019.',
-    )
+    "gdas": 'Dong and Yang, "Searching for a robust neural architecture in four GPU hours", CVPR 2019.',
 }
-"""Strategies without a class of their own, whose docstring would say this."""
+"""References of strategies without a class of their own, whose docstring would have them."""
 
 
 def _looks_at(score: Any) -> str:

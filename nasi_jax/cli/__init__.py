@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import itertools
 import operator
 import os
@@ -73,6 +74,7 @@ def parse(arguments: list[str]) -> Search | ScoreVerb | Correlate | Draw | Train
     from nasi_jax import extensions
     from nasi_jax.cli.correlate import Correlate
     from nasi_jax.cli.draw import Draw
+    from nasi_jax.cli.help import readable
     from nasi_jax.cli.options import files_in, named_space
     from nasi_jax.cli.score import ScoreVerb, with_size
     from nasi_jax.cli.search import typed, with_defaults
@@ -97,13 +99,19 @@ def parse(arguments: list[str]) -> Search | ScoreVerb | Correlate | Draw | Train
         Annotated[Train, tyro.conf.subcommand("train", default=with_recipe(arguments))],
         Annotated[Draw, tyro.conf.subcommand("draw")],
     ]
-    return tyro.cli(
-        functools.reduce(operator.or_, verbs),
-        prog="nasi",
-        description=DESCRIPTION,
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.AvoidSubcommands),
-    )
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(shown):
+            return tyro.cli(
+                functools.reduce(operator.or_, verbs),
+                prog="nasi",
+                description=DESCRIPTION,
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.AvoidSubcommands),
+            )
+    finally:
+        if shown.getvalue():
+            print(readable(shown.getvalue(), arguments[0]), end="")
 
 
 def _run(arguments: list[str]) -> int:

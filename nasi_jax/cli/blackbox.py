@@ -50,10 +50,10 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
         parallel: architectures that are chosen at once; by default 8 for scores, otherwise 1.
         ray: address of a Ray cluster whose nodes share those that are chosen at once, or "local"; needs the extra of
             that name.
-        networks: the networks that are scored.
+        networks: their size, and the batch that they are scored on.
     """
 
-    strategy: Annotated[StrategyT, tyro.conf.arg(name="")]
+    strategy: Annotated[StrategyT, tyro.conf.arg(name="settings of the strategy")]
     score: str = "ratio-zico"
     table: pathlib.Path | None = None
     column: str | None = None
@@ -63,7 +63,7 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
     unique: Unique | None = None
     parallel: int | None = None
     ray: str | None = None
-    networks: Annotated[ScoreConfig[SizeT], tyro.conf.arg(name="")] = ScoreConfig()  # noqa: RUF009
+    networks: Annotated[ScoreConfig[SizeT], tyro.conf.arg(name="networks that are scored")] = ScoreConfig()  # noqa: RUF009
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the result, as JSON values."""

@@ -41,10 +41,10 @@ class RelaxedOptions(Generic[StrategyT]):
     """Settings of a search over relaxed architectures.
 
     Attributes:
-        strategy: the settings.
+        strategy: how it moves the logits.
     """
 
-    strategy: Annotated[StrategyT, tyro.conf.arg(name="")]
+    strategy: Annotated[StrategyT, tyro.conf.arg(name="settings of the strategy")]
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the result, as JSON values."""

@@ -92,7 +92,7 @@ class ScoreVerb(Generic[SizeT]):
     load: tuple[pathlib.Path, ...] = ()
     space: SpaceOptions = SpaceOptions()
     data: DataOptions = DataOptions()
-    networks: Annotated[ScoreConfig[SizeT], tyro.conf.arg(name="")] = ScoreConfig()  # noqa: RUF009
+    networks: Annotated[ScoreConfig[SizeT], tyro.conf.arg(name="networks that are scored")] = ScoreConfig()  # noqa: RUF009
 
     def run(self) -> int:
         """Runs the command.

@@ -38,18 +38,13 @@ MethodT = TypeVar("MethodT", bound=Method)
 class Search(Generic[MethodT]):
     """Select an architecture; write genotype, history, figures and a report into a run folder.
 
-    Strategies: nasi (the default) moves the logits of a one-shot network at initialisation; darts, gdas and snas move
-    them while they train its weights; random, grid, evolution, local and reinforce evaluate architectures one by one.
-    `nasi search --strategy NAME --help` lists what one takes. A run that was interrupted continues when the same
-    command is given again.
+    Each strategy has options of its own, which `nasi search --strategy NAME --help` lists. A run that was interrupted
+    continues when the same command is given again.
 
     Attributes:
         out: run folder.
-        strategy: how architectures are chosen: nasi, darts, gdas, snas, random, grid, evolution, local or reinforce.
-        preset: settings to start from. nasi: default, or the paper's nasi-fix or nasi-ada. darts: darts-v1, darts-v2
-            and darts-single-level as published, darts-es, r-darts-l2, r-darts-dp, darts-minus or darts-pt. snas: snas
-            or snas-constrained. evolution: real2019, nasbench201, naslib or plain. reinforce: natsbench, ppo, lstm or
-            enas. random: without-replacement.
+        strategy: how architectures are chosen; all are listed below.
+        preset: settings to start from, published ones among them; all are listed below.
         seeds: number of independent searches.
         seed: seed of the first search; the others count up from it.
         precision: floating-point type of the search.
@@ -59,7 +54,7 @@ class Search(Generic[MethodT]):
         space: which architectures there are.
         data: where batches come from.
         limits: bounds of what an architecture may cost when it is trained, such as 60e6.
-        method: settings of the strategy.
+        method: how good an architecture is, and how long the search goes on.
     """
 
     out: pathlib.Path = pathlib.Path("runs/search")
@@ -74,7 +69,7 @@ class Search(Generic[MethodT]):
     space: SpaceOptions = SpaceOptions()
     data: DataOptions = DataOptions()
     limits: LimitOptions = LimitOptions()
-    method: Annotated[MethodT, tyro.conf.arg(name="")] = None  # type: ignore[assignment]
+    method: Annotated[MethodT, tyro.conf.arg(name="estimate and budget")] = None  # type: ignore[assignment]
 
     def run(self) -> int:
         """Runs the search.

@@ -80,7 +80,7 @@ class Train:
     seed: int = 0
     overwrite: bool = False
     load: tuple[pathlib.Path, ...] = ()
-    config: Annotated[Recipe, tyro.conf.arg(name="")] = RECIPES["nasbench201-12"]
+    config: Annotated[Recipe, tyro.conf.arg(name="training")] = RECIPES["nasbench201-12"]
 
     def run(self) -> int:
         """Runs the training.

@@ -74,8 +74,8 @@ class DARTS(Supernet[SizeT], Generic[SizeT]):
         warmup: share of the steps, the first ones, in which the weights are trained and the logits stay.
         order: what the logits follow: the validation loss at the weights as they are, at those a step of training
             further (second; finite-difference for less memory), or the training loss (single-level).
-        xi: rate of the step of training that "second" and "finite-difference" look ahead; the learning rate of the
-            weights at that step when None.
+        xi: rate of the step of training that "second" and "finite-difference" look ahead; by default the
+            learning rate of the weights at that step.
         mixture: what weighs the operations: probabilities, or samples of them, soft or hard as in GDAS.
         temperature: that of samples at the first step.
         final_temperature: that at the last step, to which it goes linearly.

@@ -71,7 +71,7 @@ class Reinforce(Strategy[ReinforceState]):
         clip: how far rho may move before an architecture stops to count.
         normalise: whether A is divided by the standard deviation of their values.
         entropy: weight of the policy's entropy in nats, in units of the values.
-        max_norm: largest norm of a gradient; None for no limit.
+        max_norm: largest norm of a gradient, where there is a limit.
 
     References:
         Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", 1992;

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import time
 import pytest
 
 import nasi_jax
-from nasi_jax import cli
+from nasi_jax import cli, search
+from nasi_jax.cli.help import EXAMPLES, readable
 from nasi_jax.cli.options import named_in
 from nasi_jax.cli.search import strategies
 
@@ -31,8 +33,47 @@ def test_help_is_for_those_who_do_not_read_the_code(capsys, verb):
     with pytest.raises(SystemExit):
         cli.parse([*verb, "--help"])
     text = " ".join(capsys.readouterr().out.translate(str.maketrans("│╭╮╰╯─", "      ")).split())
+    assert re.findall(r"\b(?:None|True|False|NoneType|tuple|dict)\b|\(default: ?\)|\w\.\w+ options", text) == []
+    assert text.count(f" nasi {verb[0]} --") >= 3
     assert re.findall(r"`(?!nasi )[^`]*`", text) == []
     assert "nasi_jax" not in text
+
+
+@pytest.mark.parametrize("verb", EXAMPLES)
+def test_the_examples_of_help_are_commands(verb):
+    assert len(EXAMPLES[verb]) == 3
+    for command in EXAMPLES[verb].values():
+        cli.parse(shlex.split(command)[1:])
+
+
+def test_help_has_options_in_groups_and_lists_what_is_registered(capsys, monkeypatch):
+    monkeypatch.setitem(search.STRATEGIES, "mine", search.RandomSearch)
+    with pytest.raises(SystemExit):
+        cli.parse(["search", "--strategy", "mine", "--help"])
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    groups = ["options", "space", "data", "limits", "estimate and budget", "settings of the strategy"]
+    places = [shown.index(group) for group in groups]
+    assert places == sorted(places)
+    assert any(line.startswith("--evaluations ") for line in shown[places[4] : places[5]])
+    assert any(line.startswith("--replace") for line in shown[places[5] :])
+    assert any(line.startswith("mine ") and "Draws architectures uniformly." in line for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("framed", "readable_text"),
+    [
+        ("│ --a {None}|INT  b (default: None)  │", "│ --a INT         b                  │"),
+        (
+            "│ --a {None,x}  b (default:  │\n│    None)             c      │",
+            "│ --a {x}       b            │\n│                      c      │",
+        ),
+        ("╭─ a b.c options ────╮", "╭─ c ────────────────╮"),
+        ("  --a, --no-a  b (default: False)", "  --a, --no-a  b (default: no)"),
+        ("  --a  b (default:\n       True)", "  --a  b (default:\n       yes)"),
+    ],
+)
+def test_help_says_nothing_in_words_of_python(framed, readable_text):
+    assert readable(framed, None) == readable_text + "\n"
 
 
 def test_version(capsys):
