@@ -38,14 +38,14 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int = 1, dilation: int = 1) -
 
     Args:
         x: images, (batch, height, width, channels).
-        kernel: (window, window, channels, features), the window odd.
+        kernel: (height, width, channels, features) of the window, both odd.
         strides: step of the window along height and width.
         dilation: distance of neighbouring weights of the kernel, in pixels.
 
     Returns:
         (batch, ceil(height / strides), ceil(width / strides), features).
     """
-    if len(kernel) == 1:
+    if kernel.shape[:2] == (1, 1):
         return _dense.bind(x[:, ::strides, ::strides], kernel, strides=1, dilation=1)
     return _dense.bind(x, kernel, strides=strides, dilation=dilation)
 
@@ -55,7 +55,7 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, strides: int = 1, dilation: 
 
     Args:
         x: images, (batch, height, width, channels).
-        kernel: (window, window, channels), the window odd.
+        kernel: (height, width, channels) of the window, both odd.
         strides: step of the window along height and width.
         dilation: distance of neighbouring weights of the kernel, in pixels.
 
@@ -70,43 +70,42 @@ def saves_products(primitive: Primitive, *arguments: Any, **options: Any) -> boo
     return primitive is _dense or jax.checkpoint_policies.dots_saveable(primitive, *arguments, **options)
 
 
-def _padding(window: int, dilation: int) -> int:
-    """Returns the pixels that are added on each side."""
-    return dilation * (window - 1) // 2
+def _padding(window: tuple[int, ...], dilation: int) -> list[int]:
+    """Returns the pixels that are added on each side, for height and width."""
+    return [dilation * (side - 1) // 2 for side in window]
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, *, strides: int, dilation: int) -> jax.Array:
     if kernel.shape[:3] == (1, 1, x.shape[-1]):
         return x @ kernel[0, 0]
-    pad = _padding(len(kernel), dilation)
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         (strides, strides),
-        ((pad, pad), (pad, pad)),
+        [(pad, pad) for pad in _padding(kernel.shape[:2], dilation)],
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1] // kernel.shape[2],
     )
 
 
-def _correlate_on_cpu(x: jax.Array, y: jax.Array, *, window: int, strides: int, dilation: int) -> jax.Array:
+def _correlate_on_cpu(x: jax.Array, y: jax.Array, *, window: tuple[int, int], strides: int, dilation: int) -> jax.Array:
     """Adds over parts of the batch, each a plain convolution of images whose channels are the batch."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    pad = _padding(window, dilation)
+    pads = _padding(window, dilation)
     ends = [
-        dilation * (window - 1) + strides * (small - 1) + 1 - pad - size
-        for size, small in zip(x.shape[1:3], y.shape[1:3], strict=True)
+        dilation * (side - 1) + strides * (small - 1) + 1 - pad - size
+        for side, pad, size, small in zip(window, pads, x.shape[1:3], y.shape[1:3], strict=True)
     ]
 
     def of_part(x: jax.Array, y: jax.Array) -> jax.Array:
-        if window == 1:
+        if window == (1, 1):
             return jnp.einsum("nhwc,nhwf->cf", x, y, preferred_element_type=wide)[None, None]
         gradient = jax.lax.conv_general_dilated(
             jnp.transpose(x, (3, 1, 2, 0)),
             jnp.transpose(y, (1, 2, 0, 3)),
             (dilation, dilation),
-            [(pad, end) for end in ends],
+            list(zip(pads, ends, strict=True)),
             rhs_dilation=(strides, strides),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             preferred_element_type=wide,
@@ -121,7 +120,7 @@ def _correlate_on_cpu(x: jax.Array, y: jax.Array, *, window: int, strides: int, 
         # sliced and not reshaped before: XLA would compute what leads to x and y once more for that shape
         return total + of_part(*(jax.lax.dynamic_slice_in_dim(leaf, i * images, images) for leaf in (x, y)))
 
-    start = jnp.zeros((window, window, x.shape[-1], y.shape[-1]), wide)
+    start = jnp.zeros((*window, x.shape[-1], y.shape[-1]), wide)
     return jax.lax.fori_loop(0, len(x) // images, add_part, start).astype(x.dtype)
 
 
@@ -130,16 +129,15 @@ def _images(batch: int) -> int:
     return next(n for n in range(min(_IMAGES_IN_CACHE, batch), 0, -1) if batch % n == 0)
 
 
-def _shifted(x: jax.Array, window: int, strides: int, dilation: int) -> list[list[jax.Array]]:
+def _shifted(x: jax.Array, window: tuple[int, ...], strides: int, dilation: int) -> list[list[jax.Array]]:
     """Returns for each place in the window the pixels that it meets, one for each place of the window."""
-    pad = _padding(window, dilation)
-    padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    padded = jnp.pad(x, ((0, 0), *((pad, pad) for pad in _padding(window, dilation)), (0, 0)))
     down, across = (-(-size // strides) for size in x.shape[1:3])
 
     def place(i: int, size: int) -> slice:
         return slice(dilation * i, dilation * i + strides * (size - 1) + 1, strides)
 
-    return [[padded[:, place(i, down), place(j, across)] for j in range(window)] for i in range(window)]
+    return [[padded[:, place(i, down), place(j, across)] for j in range(window[1])] for i in range(window[0])]
 
 
 def _convolve_each(x: jax.Array, kernel: jax.Array, *, strides: int, dilation: int) -> jax.Array:
@@ -147,12 +145,14 @@ def _convolve_each(x: jax.Array, kernel: jax.Array, *, strides: int, dilation: i
 
 
 def _convolve_each_on_cpu(x: jax.Array, kernel: jax.Array, *, strides: int, dilation: int) -> jax.Array:
-    pixels = _shifted(x, len(kernel), strides, dilation)
-    terms = [pixels[i][j] * kernel[i, j].reshape(1, 1, 1, -1) for i in range(len(kernel)) for j in range(len(kernel))]
+    pixels = _shifted(x, kernel.shape[:2], strides, dilation)
+    terms = [p * kernel[i, j].reshape(1, 1, 1, -1) for i, row in enumerate(pixels) for j, p in enumerate(row)]
     return sum(terms[1:], terms[0])
 
 
-def _correlate_each_on_cpu(x: jax.Array, y: jax.Array, *, window: int, strides: int, dilation: int) -> jax.Array:
+def _correlate_each_on_cpu(
+    x: jax.Array, y: jax.Array, *, window: tuple[int, int], strides: int, dilation: int
+) -> jax.Array:
     # products are summed over up to eight images before they are written to memory
     images = _images(len(x))
     products = [
@@ -160,7 +160,7 @@ def _correlate_each_on_cpu(x: jax.Array, y: jax.Array, *, window: int, strides: 
         for row in _shifted(x, window, strides, dilation)
         for p in row
     ]
-    return jnp.sum(jnp.stack(products), axis=(1, 2, 3)).reshape(window, window, -1)
+    return jnp.sum(jnp.stack(products), axis=(1, 2, 3)).reshape(*window, -1)
 
 
 def _primitives(
@@ -184,8 +184,8 @@ def _primitives(
     """
     forward, gradient = Primitive(name), Primitive(f"{name}_kernel_gradient")
 
-    def correlate(x: jax.Array, y: jax.Array, *, window: int, strides: int, dilation: int) -> jax.Array:
-        kernel = jax.ShapeDtypeStruct((window, window, *channels(x, y)), x.dtype)
+    def correlate(x: jax.Array, y: jax.Array, *, window: tuple[int, int], strides: int, dilation: int) -> jax.Array:
+        kernel = jax.ShapeDtypeStruct((*window, *channels(x, y)), x.dtype)
         return jax.linear_transpose(lambda k: convolve(x, k, strides=strides, dilation=dilation), kernel)(y)[0]
 
     def back(y: jax.Array, kernel: jax.Array, shape: tuple[int, ...], strides: int, dilation: int) -> jax.Array:
@@ -200,12 +200,12 @@ def _primitives(
         return back(y, kernel, x.aval.shape, **options)
 
     def by_kernel(y: Any, x: Any, kernel: Any, **options: Any) -> jax.Array:
-        return gradient.bind(x, y, window=kernel.aval.shape[0], **options)
+        return gradient.bind(x, y, window=kernel.aval.shape[:2], **options)
 
-    def gradient_by_images(k: Any, x: Any, y: Any, window: int, **options: Any) -> jax.Array:
+    def gradient_by_images(k: Any, x: Any, y: Any, window: tuple[int, int], **options: Any) -> jax.Array:
         return back(y, k, x.aval.shape, **options)
 
-    def gradient_by_cotangents(k: Any, x: Any, y: Any, window: int, **options: Any) -> jax.Array:
+    def gradient_by_cotangents(k: Any, x: Any, y: Any, window: tuple[int, int], **options: Any) -> jax.Array:
         return forward.bind(x, k, **options)
 
     _define(forward, convolve, on_cpu, by_images, by_kernel)

@@ -32,7 +32,7 @@ def flaxs(x, kernel, strides, dilation):
         kernel.shape[-1],
         kernel.shape[:2],
         strides,
-        padding=dilation * (len(kernel) - 1) // 2,
+        padding=[(dilation * (side - 1) // 2,) * 2 for side in kernel.shape[:2]],
         kernel_dilation=dilation,
         feature_group_count=x.shape[-1] // kernel.shape[2],
         use_bias=False,
@@ -44,11 +44,19 @@ def flaxs(x, kernel, strides, dilation):
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize(
     ("batch", "window", "strides", "dilation", "height"),
-    [(3, 3, 1, 1, 6), (3, 5, 1, 2, 8), (3, 3, 2, 1, 6), (16, 5, 2, 2, 8), (18, 3, 2, 1, 7), (16, 1, 2, 1, 6)],
+    [
+        (3, (3, 3), 1, 1, 6),
+        (3, (5, 5), 1, 2, 8),
+        (3, (3, 3), 2, 1, 6),
+        (16, (5, 5), 2, 2, 8),
+        (18, (3, 3), 2, 1, 7),
+        (16, (1, 1), 2, 1, 6),
+        (3, (1, 5), 1, 1, 3),
+    ],
 )
 def test_all_derivatives_are_those_of_xlas_convolution(x64, derivative, kind, batch, window, strides, dilation, height):
     x = jax.random.normal(jax.random.key(0), (batch, height, 6, 2))
-    kernel = jax.random.normal(jax.random.key(1), (window, window, *SHAPES[kind]))
+    kernel = jax.random.normal(jax.random.key(1), (*window, *SHAPES[kind]))
     own = {"dense": conv, "depthwise": depthwise_conv}[kind]
 
     def summed(function):
