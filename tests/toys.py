@@ -238,11 +238,11 @@ TOYS = (TokenSpace(), GraphSpace())
 
 
 def smallest(space):
-    """Returns the smallest size of a space whose first integer, its width, is 2."""
+    """Returns the smallest size of a space whose first integer, its width, is 2, and whose positions are eight."""
     values = {}
     for field in dataclasses.fields(space.Size):
         if isinstance(field.default, int) and not isinstance(field.default, bool):
-            for value in range(1 if values else 2, 10):
+            for value in range(8 if field.name == "positions" else 1 if values else 2, 10):
                 try:
                     space.Size(**{field.name: value})
                 except ValueError:
@@ -253,8 +253,10 @@ def smallest(space):
 
 
 def small_noise(space, outputs=3):
-    """Returns the random inputs of a space, images of 8x8 or graphs of 8 nodes."""
+    """Returns the random inputs of a space, images of 8x8, graphs of 8 nodes or 8 of 30 tokens."""
     noise = space.noise(outputs)
+    if isinstance(noise, data.RandomTokens):
+        return noise.replace(length=8, vocabulary=30)
     if isinstance(noise, data.RandomGraphs):
         return noise.replace(nodes=8, node_features=3)
     return noise.resized(8) if isinstance(noise, data.Gaussian) else noise

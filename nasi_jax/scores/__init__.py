@@ -1,5 +1,6 @@
 """How good an architecture is, estimated without training it, and what it costs."""
 
+from nasi_jax.scores.blocks import BlockCosts, block_costs
 from nasi_jax.scores.catalogue import FORMULAS, SCORES, Candidate, Option, Score, score
 from nasi_jax.scores.combination import Combination
 from nasi_jax.scores.costs import Costs, Counter
@@ -13,6 +14,7 @@ from nasi_jax.scores.scorer import Compilation, Draw, ScoreConfig, Scorer
 __all__ = [
     "FORMULAS",
     "SCORES",
+    "BlockCosts",
     "Candidate",
     "Combination",
     "Compilation",
@@ -32,6 +34,7 @@ __all__ = [
     "ScoreEvaluator",
     "Scorer",
     "TableEvaluator",
+    "block_costs",
     "default_formula",
     "score",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from nasi_jax.data import is_shared, shapes
 from nasi_jax.nn import Style
@@ -80,19 +81,31 @@ class Counter:
     def _measured(self, genotype: Any) -> dict[str, float]:
         # every convolution is counted as it is written: apart from its neighbours, a separable one not as a dense one
         network = self._space.network(genotype, *self._arguments, Execution(blocks=True, fused=False))
-        # examples of a batch share their parameters, and two of them are the least that batch statistics take
-        x = self._x
-        variables = jax.eval_shape(network.init, jax.random.key(0), x)
-        closed = jax.make_jaxpr(network.apply)(variables, x)
-        params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
-        flops, moved, weights = (sum(counts) for counts in zip(*_products(closed.jaxpr), strict=True))
-        together = any(map(is_shared, jax.tree.leaves(x, is_leaf=is_shared)))
-        examples = 1 if together else 2
-        return {
-            "params": float(params),
-            "flops": float(flops // examples),
-            "memory": float(moved // examples + weights),
-        }
+        return counted(network, self._x)
+
+
+def counted(module: nn.Module, *inputs: Any) -> dict[str, float]:
+    """Counts parameters, multiply-adds and memory access of any module; see `Counter`.
+
+    Args:
+        module: the module.
+        *inputs: what it is called with for two examples, the least that batch statistics take, as arrays or shapes.
+
+    Returns:
+        The counts by name.
+    """
+    variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    closed = jax.make_jaxpr(module.apply)(variables, *inputs)
+    params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables.get("params", {})))
+    flops, moved, weights = (sum(counts) for counts in zip(*_products(closed.jaxpr), strict=True))
+    # examples of a batch share their parameters; where they are parts of one graph, all is of the graph
+    together = any(map(is_shared, jax.tree.leaves(inputs, is_leaf=is_shared)))
+    examples = 1 if together else 2
+    return {
+        "params": float(params),
+        "flops": float(flops // examples),
+        "memory": float(moved // examples + weights),
+    }
 
 
 class Costs:

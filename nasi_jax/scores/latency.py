@@ -7,11 +7,13 @@ import json
 import pathlib
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from nasi_jax.data import map_examples
 from nasi_jax.nn import Style
@@ -57,13 +59,11 @@ class Latency:
         self._space, self._size, self._outputs, self._repeats = space, size, outputs, repeats
         one = map_examples(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), x)
         self._x = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one)
-        self._method, self._fitted, self._file = method, fitted, file
+        self._method, self._fitted = method, fitted
         shapes = jax.tree.map(lambda leaf: str(leaf.shape), self._x)
         device = f"{jax.default_backend()}: {jax.devices()[0].device_kind}"
-        self._about = {"device": device, "space": space.name, "size": repr(size), "inputs": str(shapes)}
-        self._times: dict[str, float] = {}
-        if file is not None and file.exists():
-            self._times = self._read(file)
+        about = {"device": device, "space": space.name, "size": repr(size), "inputs": str(shapes)}
+        self._times = Times(file, about)
 
     def __call__(self, genotype: Any) -> float:
         """Returns the milliseconds of an architecture."""
@@ -80,26 +80,41 @@ class Latency:
 
     def measured(self, genotype: Any) -> float:
         """Compiles and times the network of an architecture, or returns the time that is known already."""
-        name = self._space.format(genotype)
-        if name not in self._times:
-            self._times[name] = self._time(genotype)
-            if self._file is not None:
-                partial = self._file.with_name(f".{self._file.name}.partial")
-                partial.write_text(json.dumps(self._about | {"milliseconds": self._times}, indent=1) + "\n")
-                partial.replace(self._file)
-        return self._times[name]
+        return self._times(self._space.format(genotype), lambda: self._time(genotype))
 
     def _time(self, genotype: Any) -> float:
         style = Style(normalisation="fixed")
         network = self._space.network(genotype, self._size, self._outputs, style, choose_execution("train"))
-        params = network.lazy_init(jax.random.key(0), self._x)
-        run = jax.jit(network.apply).lower(params, self._x).compile()
-        seconds = []
-        for _ in range(self._repeats + 2):
-            start = time.perf_counter()
-            jax.block_until_ready(run(params, self._x))
-            seconds.append(time.perf_counter() - start)
-        return 1e3 * statistics.median(seconds[2:])
+        return timed(network, self._x, repeats=self._repeats)
+
+
+class Times:
+    """Measured times by name, in a file too."""
+
+    def __init__(self, file: pathlib.Path | None, about: dict[str, str]):
+        """Reads what is in the file.
+
+        Args:
+            file: where times are kept, or None. What is in it is not measured again.
+            about: what the times are of, with the name of the device.
+
+        Raises:
+            ValueError: the file holds times of something else.
+        """
+        self._file, self._about = file, about
+        self._known: dict[str, float] = {}
+        if file is not None and file.exists():
+            self._known = self._read(file)
+
+    def __call__(self, name: str, measure: Callable[[], float]) -> float:
+        """Returns the milliseconds of a name, measured where they are not known."""
+        if name not in self._known:
+            self._known[name] = measure()
+            if self._file is not None:
+                partial = self._file.with_name(f".{self._file.name}.partial")
+                partial.write_text(json.dumps(self._about | {"milliseconds": self._known}, indent=1) + "\n")
+                partial.replace(self._file)
+        return self._known[name]
 
     def _read(self, file: pathlib.Path) -> dict[str, float]:
         try:
@@ -112,3 +127,24 @@ class Latency:
             listed = ", ".join(f"{name} {record.get(name)!r} there, {self._about[name]!r} now" for name in different)
             raise ValueError(f"latency: {str(file)!r} holds times of something else ({listed}); choose another file")
         return times
+
+
+def timed(module: nn.Module, *inputs: Any, repeats: int = 20) -> float:
+    """Compiles a module and times it on the device at hand.
+
+    Args:
+        module: the module.
+        *inputs: arrays that it is called with.
+        repeats: runs, of which the median counts.
+
+    Returns:
+        Milliseconds.
+    """
+    params = module.lazy_init(jax.random.key(0), *inputs)
+    run = jax.jit(module.apply).lower(params, *inputs).compile()
+    seconds = []
+    for _ in range(repeats + 2):
+        start = time.perf_counter()
+        jax.block_until_ready(run(params, *inputs))
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(seconds[2:])

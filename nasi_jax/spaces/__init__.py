@@ -17,6 +17,7 @@ from nasi_jax.spaces.base import (
     restrict,
     to_json,
 )
+from nasi_jax.spaces.blocks import BlockSpace, Piece, SharedBlock
 from nasi_jax.spaces.darts import DARTS, DARTS_V1, DARTS_V2, DARTSGenotype
 from nasi_jax.spaces.darts_nds import DARTSNDS, DARTSNDSGenotype
 from nasi_jax.spaces.darts_network import DARTSNetwork, DARTSSize
@@ -30,6 +31,8 @@ from nasi_jax.spaces.nasbench201 import NASBench201, NASBench201Genotype
 from nasi_jax.spaces.nasbench201_network import NASBench201Network, NASBench201Size
 from nasi_jax.spaces.nasbench_graph import NASBENCH_GRAPH_SIZES, NASBenchGraph, NASBenchGraphGenotype
 from nasi_jax.spaces.nasbench_graph_network import NASBenchGraphNetwork, NASBenchGraphSize
+from nasi_jax.spaces.nasbert import NASBERT, NASBERTGenotype
+from nasi_jax.spaces.nasbert_network import NASBERTNetwork, NASBERTSize
 from nasi_jax.spaces.restricted import IMPOSSIBLE, Restricted, restricted
 from nasi_jax.spaces.text import named, unknown
 from nasi_jax.spaces.transnas import TransNASGenotype, TransNASMicro, TransNASNetwork, TransNASSize
@@ -44,6 +47,7 @@ _SPACES: tuple[SearchSpace, ...] = (
     DARTSNDS(),
     NASBenchGraph(),
     EGNAS(),
+    NASBERT(),
 )
 SPACES = {space.name: space for space in _SPACES}
 """Every search space by name. A space that joins here is held to the contract by the shared tests."""
@@ -82,8 +86,10 @@ __all__ = [
     "EGNAS",
     "IMPOSSIBLE",
     "NASBENCH_GRAPH_SIZES",
+    "NASBERT",
     "SPACES",
     "Alphas",
+    "BlockSpace",
     "DARTSGenotype",
     "DARTSNDSGenotype",
     "DARTSNetwork",
@@ -93,6 +99,9 @@ __all__ = [
     "EGNASSize",
     "Edge",
     "Genotype",
+    "NASBERTGenotype",
+    "NASBERTNetwork",
+    "NASBERTSize",
     "NASBench1Shot1",
     "NASBench1Shot1Genotype",
     "NASBench1Shot1Network",
@@ -110,8 +119,10 @@ __all__ = [
     "NASBenchGraphNetwork",
     "NASBenchGraphSize",
     "Network",
+    "Piece",
     "Restricted",
     "SearchSpace",
+    "SharedBlock",
     "TransNASGenotype",
     "TransNASMicro",
     "TransNASNetwork",
