@@ -75,3 +75,15 @@ def test_bilevel_step_runs_at_a_tiny_size(tmp_path):
     lines = (tmp_path / "t.md").read_text().splitlines()
     ours = [line.split("|")[1].strip() for line in lines[2:] if "nasi_jax" in line]
     assert ours == ["first order", "second order", "SNAS"]
+
+
+@pytest.mark.slow
+def test_gennas_runs_at_a_tiny_size(tmp_path):
+    size = ["--channels", "2", "--depth", "1", "--batch", "4", "--image-size", "16", "8", "--steps", "10"]
+    script = ROOT / "benchmarks" / "gennas.py"
+    subprocess.run(
+        [sys.executable, script, *size, "--seeds", "2", "--cells", "3", "--out", tmp_path / "t.md"], check=True
+    )
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    assert any(line.startswith("| nasi_jax, 2 draws | ") for line in lines)
+    assert [line.split("|")[1].strip() for line in lines[-2:]] == ["nasi_jax, 16x16", "nasi_jax, 8x8"]
