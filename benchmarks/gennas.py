@@ -87,7 +87,8 @@ def curves(options: Options) -> list[str]:
 
     def stages(params: Any, statistics: Any, x: jax.Array, training: bool) -> tuple[list[jax.Array], Any]:
         left = [STAGES, RUNNING_STATISTICS] if training else [STAGES]
-        _, found = network.apply({"params": params, RUNNING_STATISTICS: statistics}, x, mutable=left)
+        applied: Any = network.apply({"params": params, RUNNING_STATISTICS: statistics}, x, mutable=left)
+        found = applied[1]
         return [found[STAGES][name] for name in sorted(found[STAGES])], found.get(RUNNING_STATISTICS, statistics)
 
     start = initial_statistics(jax.eval_shape(lambda: stages(like, {}, x, True)[1]))
@@ -153,7 +154,7 @@ def times(options: Options) -> list[str]:
     for title, warm in seconds.items():
         cell = warm / options.cells
         compiling = max(0.0, cold[title] - cell * turn) / cell
-        tau = f"{scipy.stats.kendalltau(full, found[title]).statistic:.2f}" if title.startswith("nasi") else ""
+        tau = f"{np.asarray(scipy.stats.kendalltau(full, found[title]))[0]:.2f}" if title.startswith("nasi") else ""
         lines.append(f"| {title} | {warm / seconds[unit]:.2f} | {compiling:.1f} | {tau} |")
     return lines
 

@@ -59,8 +59,8 @@ class Genes(spaces.Genotype):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tasks(spaces.SearchSpace):
-    """GenNAS's tasks as a space, for any black-box strategy.
+class Tasks:
+    """GenNAS's tasks, with what evolution needs of a space.
 
     Attributes:
         redrawn: probability with which a mutation draws a decision anew.
@@ -69,22 +69,18 @@ class Tasks(spaces.SearchSpace):
     redrawn: float = 0.2
 
     @property
-    def name(self) -> str:
-        """The name of the space."""
-        return "gennas-task"
-
-    @property
     def decisions(self) -> tuple[int, ...]:
         """The number of options of each decision: noise, its level, and those of three stages."""
         return (len(NOISES), len(NOISE_LEVELS), *_STAGE * 3)
 
-    def to_decisions(self, genotype: Genes) -> jax.Array:
-        """Returns the options of a task."""
-        return genotype.options
-
     def from_decisions(self, options: jax.Array) -> Genes:
         """Returns the task of options."""
         return Genes(options)
+
+    def sample(self, key: jax.Array) -> Genes:
+        """Draws a task uniformly."""
+        counts = jnp.array(self.decisions)
+        return Genes(jax.random.randint(key, counts.shape, 0, counts))
 
     def mutate(self, key: jax.Array, genotype: Genes) -> Genes:
         """Draws each decision anew with a probability."""
@@ -105,9 +101,10 @@ class Tasks(spaces.SearchSpace):
             width, bases = take(WIDTHS), []
             for kind in (Sin1D, Sin2D, Dot, GDot, Resize):
                 used, level = next(numbers), take(LEVELS)
-                options = {} if kind is Resize else {"local": bool(next(numbers))}
+                options: dict[str, Any] = {} if kind is Resize else {"local": bool(next(numbers))}
                 if kind in (Sin1D, Sin2D):
-                    options |= {"frequencies": tuple(np.linspace(*sorted((take(ENDS), take(ENDS))), 10).tolist())}
+                    low, high = sorted((take(ENDS), take(ENDS)))
+                    options |= {"frequencies": tuple(np.linspace(low, high, 10).tolist())}
                 elif kind in (Dot, GDot):
                     options |= {"partial": take(SHARES)}
                 bases += [kind(level, **options)] if used else []
@@ -268,7 +265,7 @@ def evolve(options: Options, key: jax.Array, history: pathlib.Path, value: Any) 
     Returns:
         The best task, and the values of all in their order.
     """
-    space = Tasks()
+    space: Any = Tasks()
     strategy = search.Evolution(population=options.population, contenders=options.contenders)
     state = strategy.init(key, space)
     done = [json.loads(line) for line in history.read_text().splitlines()] if history.exists() else []
@@ -298,7 +295,8 @@ def correlation(judge: Judge, task: Task, cells: list[Any], accuracies: np.ndarr
 
 def spearman(fitted: np.ndarray, accuracies: np.ndarray) -> float:
     """Returns Spearman's correlation of minus the losses, where those that diverged are the largest."""
-    return float(scipy.stats.spearmanr(-np.nan_to_num(fitted, nan=np.inf), accuracies).statistic)
+    found = scipy.stats.spearmanr(-np.nan_to_num(fitted, nan=np.inf), accuracies)
+    return float(np.asarray(found)[0])
 
 
 def interval(fitted: np.ndarray, accuracies: np.ndarray) -> tuple[float, float]:
