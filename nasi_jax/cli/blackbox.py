@@ -16,7 +16,17 @@ import tyro
 import nasi_jax
 from nasi_jax import runs, search, spaces
 from nasi_jax.cli.inputs import data_identity
-from nasi_jax.cli.reports import write_report
+from nasi_jax.cli.reports import (
+    COST_NAMES,
+    cell_of,
+    costs_section,
+    data_name,
+    drawn,
+    searches_section,
+    section,
+    training_section,
+    write_report,
+)
 from nasi_jax.cli.worth import Worth, opened
 from nasi_jax.runs import RunFolder, provenance
 from nasi_jax.scores import Costs, ScoreConfig
@@ -25,8 +35,10 @@ from nasi_jax.search import BlackBox, Evaluation, Strategy, Unique
 
 if TYPE_CHECKING:
     from nasi_jax.cli.search import Search
+    from nasi_jax.report import Section
 
 RESULT = "genotype.json"
+_BEST = 5  # architectures that the report lists
 _LEAVES = ("cell.png", "history.png", "pareto.png", "latency.json", "reference.json", "report.html")
 StrategyT = TypeVar("StrategyT", bound=Strategy)
 SizeT = TypeVar("SizeT")
@@ -118,7 +130,7 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
                 label=f"nasi search {space.name}",
                 unit="evaluation",
             )
-            return self._write_result(folder, space, settings, searches, ended, worth)
+            return self._write_result(folder, space, settings, searches, ended, worth, verb, costs)
 
     def _evaluations(
         self,
@@ -154,6 +166,8 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
         searches: dict[int, BlackBox],
         ended: runs.Ended[None],
         worth: Worth,
+        verb: Search,
+        costs: Costs,
     ) -> str:
         """Writes everything that a finished run leaves, the result file last, and returns the genotype's text form."""
         found = {seed: one.best for seed, one in searches.items()}
@@ -161,7 +175,7 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
         if not valued:
             reasons = {e.reason for one in searches.values() for e in one.evaluations}
             raise ValueError(f"value: no architecture has one; reasons: {'; '.join(sorted(reasons))[:500]}")
-        seed, best = max(valued.items(), key=lambda pair: pair[1].value)
+        best = max(valued.values(), key=lambda one: one.value)
         summaries = [
             {"seed": s, "genotype": space.format(b.genotype), "value": b.value} | b.costs | _course(space, searches[s])
             for s, b in valued.items()
@@ -182,34 +196,56 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
             place, settings["limits"].get(cost),
         )  # fmt: skip
         beside = "" if random is None else f" Random search at the same budget: {worth.random_from}."
-        pictures = {
-            "Selected cell": (
-                "cell.png",
-                text,
-                nasi_jax.report.cell_figure(space.graph(best.genotype), space.operations),
-            ),
-            "Best value over evaluations": (
-                "history.png",
+        sections = [
+            section("Selected architecture", drawn(folder, "cell.png", cell_of(space, best.genotype))),
+            costs_section(space, best.genotype, costs),
+            _sureness(space, everything, summaries, worth.label, None if random is None else float(random[-1]), cost),
+            training_section(verb, space),
+            section(
+                "Best value over evaluations",
+                drawn(folder, "history.png", nasi_jax.report.incumbent_figure(curves, worth.label, random)),
                 f"The best {worth.label} after each evaluation.{beside}",
-                nasi_jax.report.incumbent_figure(curves, worth.label, random),
             ),
-            "Value over cost": (
-                "pareto.png",
+            section(
+                "Value over cost",
+                drawn(folder, "pareto.png", pareto),
                 "Every architecture that was evaluated, and those that no other beats in both.",
-                pareto,
             ),
-        }
-        values = np.array([summary["value"] for summary in summaries])
-        spread = f" Mean over {len(values)} searches: {values.mean():.6g} ± {values.std():.2g}." * (len(values) > 1)
-        lead = f"{text}. Best {worth.label}: {best.value:.6g}, of search {seed}.{spread}"
-        if random is not None:
-            lead += f" Random search: {random[-1]:.6g}."
-        columns = tuple(summaries[0])
-        tables = {"Searches": (columns, [tuple(summary.values()) for summary in summaries])}
-        title = f"{settings['strategy']} on {space.name}: {len(everything)} evaluations of {worth.label}"
-        write_report(folder, title, lead, pictures, tables, {"Settings": settings, "Provenance": origin})
+            searches_section(summaries),
+        ]
+        data = "" if self.table is not None else f", on {data_name(settings['data'])}"
+        title = f"A search of {space.name} by {verb.strategy}: {len(everything):,} evaluations of {worth.label}{data}"
+        write_report(folder, title, text, sections, {"Settings": settings, "Provenance": origin})
         folder.write(RESULT, json.dumps(_without_nan(record), indent=2) + "\n")
         return text
+
+
+def _sureness(
+    space: spaces.SearchSpace,
+    evaluations: list[Evaluation],
+    searches: list[dict[str, Any]],
+    label: str,
+    random: float | None,
+    cost: str,
+) -> Section:
+    """Returns how far the best architecture is ahead of others, of other searches and of random search."""
+    distinct: dict[str, Evaluation] = {}
+    for evaluation in sorted((e for e in evaluations if not math.isnan(e.value)), key=lambda e: -e.value):
+        distinct.setdefault(space.canonical(evaluation.genotype), evaluation)
+    rows = [
+        (number, e.value, e.costs[cost], space.format(e.genotype))
+        for number, e in enumerate(list(distinct.values())[:_BEST], start=1)
+    ]
+    values = np.array([one["value"] for one in searches])
+    text = f"The best {len(rows)} of {len(distinct)} architectures that differ in what they compute and have a value."
+    if len(values) > 1:
+        text += f" The best of a search is {values.mean():.6g} ± {values.std():.2g} over {len(values)} searches."
+    else:
+        text += " One search does not tell how much the choice depends on the seed: --seeds 3 adds two to this run."
+    if random is not None:
+        text += f" Random search at the same budget comes to {random:.6g} on average."
+    columns = ("place", label, COST_NAMES[cost], "architecture")
+    return section("How sure the choice is", text=text, columns=columns, rows=rows)
 
 
 def _course(space: spaces.SearchSpace, one: BlackBox) -> dict[str, Any]:

@@ -16,7 +16,16 @@ import tyro
 
 import nasi_jax
 from nasi_jax import data, runs, search, spaces
-from nasi_jax.cli.reports import write_report
+from nasi_jax.cli.reports import (
+    cell_of,
+    costs_section,
+    data_name,
+    drawn,
+    searches_section,
+    section,
+    training_section,
+    write_report,
+)
 from nasi_jax.programs import member
 from nasi_jax.runs import RunFolder, provenance
 from nasi_jax.scores import Costs
@@ -24,6 +33,7 @@ from nasi_jax.search import Relaxed, Supernet
 
 if TYPE_CHECKING:
     from nasi_jax.cli.search import Search
+    from nasi_jax.report import Section
 
 RESULT = "genotype.json"
 _LEAVES = (
@@ -238,36 +248,69 @@ def _write_result(
             history[name][row["seed"] - verb.seed, row["step"]] = row.get(name, math.nan)
     chosen = {name: np.stack([np.asarray(space.encode(g)[name]) for g in found]) for name in alphas}
     rows = {name: np.where(values.any(axis=-1), values.argmax(axis=-1), -1) for name, values in chosen.items()}
-    pictures = {
-        "Selected cell": ("cell.png", text, nasi_jax.report.cell_figure(space.graph(genotype), space.operations)),
-        "Architecture logits": (
-            "alphas.png",
-            "Mean of alpha* over the searches; what its largest logits select is framed.",
-            nasi_jax.report.alphas_figure(space, mean),
+    several = len(found) > 1
+    sections = [
+        section("Selected architecture", drawn(folder, "cell.png", cell_of(space, genotype))),
+        costs_section(space, genotype, costs),
+        _sureness(space, genotype, mean, rows, found),
+        training_section(verb, space),
+        section(
+            "Architecture logits",
+            drawn(folder, "alphas.png", nasi_jax.report.alphas_figure(space, mean)),
+            f"{'Mean over the searches' if several else 'At the end'}; what the largest logits select is framed.",
         ),
-        "Search": (
-            "history.png",
+        section(
+            "Course of the search",
+            drawn(folder, "history.png", nasi_jax.report.history_figure(history)),
             f"At every step: {', '.join(name.replace('_', ' ') for name in names)}.",
-            nasi_jax.report.history_figure(history),
         ),
-        "Operations over searches": (
-            "histogram.png",
+        section(
+            "Operations over searches",
+            drawn(folder, "histogram.png", nasi_jax.report.histogram_figure(space, rows)),
             "How many of the searches selected each operation on each edge.",
-            nasi_jax.report.histogram_figure(space, rows),
         ),
-    }
-    if isinstance(strategy, Supernet):
-        pictures |= _over_time(folder, space, strategy, states)
-    title = f"{verb.strategy.upper()} on {space.name}: {len(found)} search{'es' if len(found) > 1 else ''}"
-    columns = tuple(searches[0])
-    tables = {"Searches": (columns, [tuple(entry.values()) for entry in searches])}
-    write_report(folder, title, text, pictures, tables, {"Settings": settings, "Provenance": origin})
+        *(_over_time(folder, space, strategy, states) if isinstance(strategy, Supernet) else ()),
+        searches_section(searches),
+    ]
+    settled = "" if verb.preset == "default" else f" with settings {verb.preset}"
+    title = f"A search of {space.name} by {verb.strategy}{settled}, on {data_name(settings['data'])}"
+    write_report(folder, title, text, sections, {"Settings": settings, "Provenance": origin})
     folder.write(RESULT, json.dumps(record, indent=2) + "\n")
     return text
 
 
-def _over_time(folder: RunFolder, space: spaces.SearchSpace, strategy: Supernet[Any], states: Any) -> dict[str, Any]:
-    """Writes the logits of all moments, and returns the pictures of them."""
+def _sureness(
+    space: spaces.SearchSpace, genotype: Any, mean: Any, selected: dict[str, np.ndarray], found: list[Any]
+) -> Section:
+    """Returns how far each choice is ahead of the next, and how many of the searches made it."""
+    searches, rows = len(found), []
+    weights = {kind: np.asarray(values) for kind, values in space.encode(genotype).items()}
+    for kind, logits in mean.items():
+        probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        probabilities /= probabilities.sum(axis=-1, keepdims=True)
+        for row in np.flatnonzero(weights[kind].any(axis=-1)):
+            chosen = int(weights[kind][row].argmax())
+            others = np.where(np.arange(len(logits[row])) == chosen, -1.0, probabilities[row])
+            following = int(others.argmax())
+            label = space.edges[kind][row] if len(mean) == 1 else f"{kind}, {space.edges[kind][row]}"
+            agree = int((selected[kind][:, row] == chosen).sum())
+            names = space.choices[kind]
+            rows.append(
+                (label, names[chosen], f"{probabilities[row, chosen]:.2f}", names[following],
+                 f"{others[following]:.2f}", f"{agree} of {searches}")
+            )  # fmt: skip
+    same = sum(space.canonical(one) == space.canonical(genotype) for one in found)
+    text = (
+        f"Of {searches} searches, {same} selected an architecture that computes the same."
+        if searches > 1
+        else "One search does not tell how much the choice depends on the seed: --seeds 3 adds two to this run."
+    )
+    columns = ("edge", "chosen", "probability", "next", "its probability", "searches that agree")
+    return section("How sure the choice is", text=text, columns=columns, rows=rows)
+
+
+def _over_time(folder: RunFolder, space: spaces.SearchSpace, strategy: Supernet[Any], states: Any) -> list[Section]:
+    """Writes the logits of all moments, and returns what shows them."""
     done = int(np.min(states.step))
     kept = [i for i, at in enumerate(strategy.moments_at) if at <= done]
     steps = np.array(strategy.moments_at)[kept]
@@ -276,20 +319,20 @@ def _over_time(folder: RunFolder, space: spaces.SearchSpace, strategy: Supernet[
     np.savez(buffer, allow_pickle=False, **moments, steps=steps, stopped=np.asarray(states.stopped))
     folder.write("moments.npz", buffer.getvalue())
     mean = {kind: values.mean(axis=0) for kind, values in moments.items()}
-    drawn = np.unique(np.linspace(0, len(kept) - 1, min(_DRAWN, len(kept))).round().astype(int))
+    shown = np.unique(np.linspace(0, len(kept) - 1, min(_DRAWN, len(kept))).round().astype(int))
     cells = {
         f"after step {steps[i]}": space.graph(space.decode({kind: values[i] for kind, values in mean.items()}))
-        for i in drawn
+        for i in shown
     }
-    return {
-        "Probabilities over time": (
-            "course.png",
+    return [
+        section(
+            "Probabilities over time",
+            drawn(folder, "course.png", nasi_jax.report.course_figure(space, steps, mean)),
             "Probability of every choice, mean logits of the searches.",
-            nasi_jax.report.course_figure(space, steps, mean),
         ),
-        "Cells over time": (
-            "cells.png",
+        section(
+            "Cells over time",
+            drawn(folder, "cells.png", nasi_jax.report.cells_figure(cells, space.operations)),
             "What the largest mean logits select after some of the steps.",
-            nasi_jax.report.cells_figure(cells, space.operations),
         ),
-    }
+    ]

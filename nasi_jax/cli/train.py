@@ -21,7 +21,7 @@ from nasi_jax import data, runs, scores, spaces, train
 from nasi_jax.cli.genotypes import read
 from nasi_jax.cli.inputs import data_identity
 from nasi_jax.cli.options import load_settings, named_in
-from nasi_jax.cli.reports import write_report
+from nasi_jax.cli.reports import cell_of, data_name, drawn, section, write_report
 from nasi_jax.runs import RunFolder, provenance
 from nasi_jax.runs.files import identity
 from nasi_jax.train import RECIPES, Recipe
@@ -274,15 +274,17 @@ def _write_result(
     names = ("epoch", "loss", "accuracy", "learning_rate", "test_loss", "test_accuracy")
     history = {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}
     best = "The figure that counts is that after the last epoch; test examples chose nothing."
-    pictures = {"Curves": ("curves.png", best, nasi_jax.report.training_figure(history))}
+    sections = [section("Curves", drawn(folder, "curves.png", nasi_jax.report.training_figure(history)), best)]
     if classified:
-        caption, figure = "Test examples by label and by prediction.", nasi_jax.report.confusion_figure(found.confusion)
-        pictures["Confusion"] = ("confusion.png", caption, figure)
-    pictures["Cells"] = ("cell.png", text, nasi_jax.report.cell_figure(space.graph(genotype), space.operations))
-    of = settings["data"]["path"] if isinstance(settings["data"], dict) else settings["data"]
+        confusion = drawn(folder, "confusion.png", nasi_jax.report.confusion_figure(found.confusion))
+        sections.append(section("Confusion", confusion, "Test examples by label and by prediction."))
+    sections.append(section("Architecture", drawn(folder, "cell.png", cell_of(space, genotype))))
+    sections.append(
+        section("Result", columns=("name", "value"), rows=list((result | {"seed": str(result["seed"])}).items()))
+    )
     told = f"{100 * found.accuracy:.2f} % of the test examples" if classified else f"test loss {found.loss:.4g}"
-    title = f"Training on {of}: {told}"
-    write_report(folder, title, text, pictures, {}, {"Result": result, "Settings": settings, "Provenance": origin})
+    title = f"Training on {data_name(settings['data'])}: {told}"
+    write_report(folder, title, text, sections, {"Settings": settings, "Provenance": origin})
     if classified:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, confusion=found.confusion)

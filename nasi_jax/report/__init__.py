@@ -10,10 +10,11 @@ from nasi_jax.report.figures import (
     scatter_figure,
     training_figure,
 )
-from nasi_jax.report.html import html_report
+from nasi_jax.report.html import Section, html_report
 from nasi_jax.report.search import incumbent_figure, pareto_figure, pareto_front
 
 __all__ = [
+    "Section",
     "alphas_figure",
     "cell_figure",
     "cells_figure",

@@ -145,6 +145,10 @@ class Costs:
             self._known[text] = found
         return self._known[text]
 
+    def counted(self, genotype: Any) -> dict[str, float]:
+        """Returns what `Counter` counts, of an architecture whose latency nobody asks for."""
+        return self._known.get(self._space.format(genotype)) or self._counter(genotype)
+
     def linear(self, names: Iterable[str]) -> dict[str, LinearCost]:
         """Returns costs as sums over choices, for a search over relaxed architectures."""
         return {

@@ -1,14 +1,18 @@
+import html
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
-from nasi_jax import cli, search, spaces
+from nasi_jax import cli, scores, search, spaces
 
 TINY = ["--steps", "6", "--rounds", "2", "--batch", "4", "--channels", "2", "--cells", "1", "--image-size", "8"]
 FILES = {
@@ -86,6 +90,23 @@ def test_the_report_stands_alone(finished):
     genotype = json.loads((finished / "genotype.json").read_text())["genotype"]
     for text in (genotype, "nasi_jax", "temperature", "gaussian"):
         assert text in page
+    assert re.search(r"<h1>A search of nasbench201 by nasi[^<]*, on random inputs</h1>", page)
+    assert re.search(r"Of 2 searches, [012] selected an architecture that computes the same.", page)
+    assert page.index("Selected architecture") < page.index("What it costs") < page.index("How sure the choice is")
+
+
+def test_the_report_says_what_the_cell_costs_and_how_to_train_it(finished):
+    page = (finished / "report.html").read_text()
+    space = spaces.get("nasbench201")
+    genotype = space.parse(json.loads((finished / "genotype.json").read_text())["genotype"])
+    cost = scores.Costs(space, 10)
+    random = [cost(space.sample(key))["params"] for key in jax.random.split(jax.random.key(0), 100)]
+    figures = (cost(genotype)["params"], min(random), np.median(random), max(random))
+    row = "".join(f'<td class="figure">{value:,.0f}</td>' for value in figures)
+    assert f"<td>parameters</td>{row}" in page
+    (command,) = re.findall(r"<pre>(.*?)</pre>", page)
+    verb = cli.parse(shlex.split(html.unescape(command))[1:])
+    assert (verb.genotype, verb.recipe) == (str(finished / "genotype.json"), "nasbench201-12")
     for name in ("cell.png", "alphas.png", "history.png", "histogram.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
 

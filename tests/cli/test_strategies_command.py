@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -54,6 +55,14 @@ def test_a_run_of_every_strategy(tmp_path, table, strategy):
     assert (record["genotype"], record["value"]) == (best["genotype"], best["value"])
     assert [summary["evaluations"] for summary in record["searches"]] == [EVALUATIONS] * 2
     assert spaces.from_json(SPACE, record) == SPACE.parse(best["genotype"])
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"A search of nasbench201 by {strategy}: {2 * EVALUATIONS} evaluations of accuracy" in page
+    for heading in ("Selected architecture", "What it costs", "How sure the choice is", "How to train it"):
+        assert f"<h2>{heading}</h2>" in page
+    assert re.search(
+        rf'<td class="figure">1</td>(<td class="figure">[\d.,]+</td>)+<td>{re.escape(best["genotype"])}</td>', page
+    )
+    assert "over 2 searches" in page
 
 
 def test_a_run_continues_from_its_rows(tmp_path, table):
