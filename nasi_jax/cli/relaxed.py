@@ -28,6 +28,7 @@ from nasi_jax.cli.reports import (
 )
 from nasi_jax.programs import member
 from nasi_jax.runs import RunFolder, provenance
+from nasi_jax.runs.progress import duration
 from nasi_jax.scores import Costs
 from nasi_jax.search import Relaxed, Supernet
 
@@ -207,7 +208,7 @@ def _announce(key: jax.Array, space: spaces.SearchSpace, source: data.Source, st
     seconds = count * (strategy.warmup_steps * trial.warm_step + (strategy.steps - strategy.warmup_steps) * trial.step)
     print(
         f"nasi search: {weights / 1e6:.3f} million weights in the one-shot network; compiled in "
-        f"{trial.compilation:.0f} s, {trial.step:.3g} s a step, {strategy.steps} steps, about {seconds / 60:.0f} min; "
+        f"{trial.compilation:.0f} s, {trial.step:.3g} s a step, {strategy.steps} steps, about {duration(seconds)}; "
         f"peak memory {trial.memory / 2**30:.1f} GB",
         file=sys.stderr,
         flush=True,

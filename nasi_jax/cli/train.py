@@ -24,6 +24,7 @@ from nasi_jax.cli.options import load_settings, named_in
 from nasi_jax.cli.reports import cell_of, data_name, drawn, section, write_report
 from nasi_jax.runs import RunFolder, provenance
 from nasi_jax.runs.files import identity
+from nasi_jax.runs.progress import duration
 from nasi_jax.train import RECIPES, Recipe
 
 RESULT, GENOTYPE = "result.json", "genotype.json"
@@ -226,7 +227,7 @@ class Train:
         print(
             f"nasi train: {costs['params'] / 1e6:.3f} million parameters, {costs['flops'] / 1e6:.1f} million "
             f"multiply-adds an example; compiled in {compilation:.0f} s, {seconds:.3g} s a step, {steps} steps, about "
-            f"{steps * seconds / 60:.0f} min without evaluations",
+            f"{duration(steps * seconds)} without evaluations",
             file=sys.stderr,
             flush=True,
         )

@@ -68,7 +68,7 @@ class Progress:
         rate, left = self._pace.rate(), self._total - self._done
         if not self._estimated and rate and self._pace.measured >= _SECONDS_UNTIL_AN_ESTIMATE:
             self._estimated = True
-            self._say(f"{self._label}: about {_duration(left / rate)}")
+            self._say(f"{self._label}: about {duration(left / rate)}")
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.3g}" for name, value in figures.items()}, refresh=False)
             self._bar.update(steps)
@@ -90,9 +90,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._done < self._total:
-            self._say(
-                f"{self._label}: {self._total - self._done} {self._unit}s; before the first one, programs compile"
-            )
+            count = self._total - self._done
+            self._say(f"{self._label}: {count} {self._unit}{'s' * (count > 1)}; before the first one, programs compile")
         return self
 
     def __exit__(
@@ -102,7 +101,7 @@ class Progress:
             self._bar.close()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Returns a time as a person says it."""
     for unit, length in (("hour", 3600), ("minute", 60)):
         if seconds >= 1.5 * length:
