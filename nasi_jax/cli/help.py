@@ -7,7 +7,7 @@ import re
 import shutil
 import textwrap
 
-from nasi_jax import search
+from nasi_jax import search, spaces
 from nasi_jax.cli.search import presets, strategies
 
 EXAMPLES = {
@@ -64,7 +64,9 @@ def readable(text: str, verb: str | None) -> str:
     lines = [line.rstrip() for line in text.splitlines() if not re.fullmatch(r"│?\s+│?", line)]
     shown = [line if line[:1] in tuple("╭│╰ ") else textwrap.fill(line, width) for line in lines]
     if verb in EXAMPLES:
-        shown += [*(_listed(width) if verb == "search" else []), "", "Examples:"]
+        shown += _strategies(width) if verb == "search" else []
+        shown += ["", *textwrap.wrap(f"Spaces: {', '.join(spaces.SPACES)}.", width, break_on_hyphens=False)]
+        shown += ["", "Examples:"]
         shown += [line for what, command in EXAMPLES[verb].items() for line in (f"  # {what}", f"  {command}")]
     return "\n".join(shown) + "\n"
 
@@ -98,7 +100,7 @@ def _heading(found: re.Match[str]) -> str:
     return title + "─" * (len(found[0]) - len(title) - 1) + "╮"
 
 
-def _listed(width: int) -> list[str]:
+def _strategies(width: int) -> list[str]:
     lines = ["", "Strategies, and the names that --preset takes for them:"]
     for name in strategies():
         others = presets(name)[1:]

@@ -125,7 +125,7 @@ class SpaceOptions:
     """Which architectures there are.
 
     Attributes:
-        name: search space.
+        name: search space; all are listed below.
         forbid: choices that no architecture is to have, such as none or avg_pool_3x3.
         fix: edges that are to have one choice, as edge=choice, such as "1->3=nor_conv_3x3"; kind/edge=choice where it
             is the edge of one kind of cell alone.

@@ -124,7 +124,7 @@ class NASI(Relaxed, Generic[SizeT]):
         mixed_precision: whether the network computes in bfloat16, for accelerators; parameters, statistics of batch
             normalisation, losses and the logits of the architecture stay in JAX's default float type. It changes which
             cells are selected (experiments/README.md).
-        size: size of the one-shot network, a `Size` of the space; its `search_size` when None.
+        size: size of the one-shot network, a size of the space; by default that of its searches.
 
     Raises:
         ValueError: a setting is out of range.

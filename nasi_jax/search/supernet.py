@@ -86,7 +86,7 @@ class Supernet(Relaxed, Generic[SizeT]):
         perturbation_batches: validation batches by which that is judged.
         recalibration: training batches over which statistics of batch normalisation are averaged before architectures
             are judged; 0 judges by the statistics of the validation batch.
-        size: size of the one-shot network, a `Size` of the space; its `search_size` when None.
+        size: size of the one-shot network, a size of the space; by default that of its searches.
 
     Raises:
         ValueError: a setting is out of range.

@@ -50,12 +50,13 @@ def test_help_has_options_in_groups_and_lists_what_is_registered(capsys, monkeyp
     monkeypatch.setitem(search.STRATEGIES, "mine", search.RandomSearch)
     with pytest.raises(SystemExit):
         cli.parse(["search", "--strategy", "mine", "--help"])
-    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    shown = [line.strip("╭╮│─ ") for line in capsys.readouterr().out.splitlines()]
     groups = ["options", "space", "data", "limits", "estimate and budget", "settings of the strategy"]
     places = [shown.index(group) for group in groups]
     assert places == sorted(places)
     assert any(line.startswith("--evaluations ") for line in shown[places[4] : places[5]])
     assert any(line.startswith("--replace") for line in shown[places[5] :])
+    assert "Spaces: nasbench201, " in " ".join(shown)
     assert any(line.startswith("mine ") and "Draws architectures uniformly." in line for line in shown)
 
 
