@@ -20,6 +20,7 @@ FILES = (
     "benchmarks/README.md",
     "benchmarks/results/*.md",
     "examples/*.ipynb",
+    "examples/*.py",
 )
 """What the site has besides the files of this folder, at the same paths as in the repository."""
 

@@ -22,6 +22,7 @@ from nasi_jax.cli.reports import (
     costs_section,
     data_name,
     drawn,
+    searches_of,
     searches_section,
     section,
     training_section,
@@ -214,7 +215,8 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
             searches_section(summaries),
         ]
         data = "" if self.table is not None else f", on {data_name(settings['data'])}"
-        title = f"A search of {space.name} by {verb.strategy}: {len(everything):,} evaluations of {worth.label}{data}"
+        of, count = searches_of(len(searches), space), f"{len(everything):,} evaluations"
+        title = f"{of} by {verb.strategy}: {count} of {worth.label}{data}"
         write_report(folder, title, text, sections, {"Settings": settings, "Provenance": origin})
         folder.write(RESULT, json.dumps(_without_nan(record), indent=2) + "\n")
         return text

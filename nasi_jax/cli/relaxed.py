@@ -21,6 +21,7 @@ from nasi_jax.cli.reports import (
     costs_section,
     data_name,
     drawn,
+    searches_of,
     searches_section,
     section,
     training_section,
@@ -274,7 +275,7 @@ def _write_result(
         searches_section(searches),
     ]
     settled = "" if verb.preset == "default" else f" with settings {verb.preset}"
-    title = f"A search of {space.name} by {verb.strategy}{settled}, on {data_name(settings['data'])}"
+    title = f"{searches_of(len(found), space)} by {verb.strategy}{settled}, on {data_name(settings['data'])}"
     write_report(folder, title, text, sections, {"Settings": settings, "Provenance": origin})
     folder.write(RESULT, json.dumps(record, indent=2) + "\n")
     return text
@@ -302,7 +303,7 @@ def _sureness(
             )  # fmt: skip
     same = sum(space.canonical(one) == space.canonical(genotype) for one in found)
     text = (
-        f"Of {searches} searches, {same} selected an architecture that computes the same."
+        f"The mean logits select the architecture; {same} of {searches} searches select one that computes the same."
         if searches > 1
         else "One search does not tell how much the choice depends on the seed: --seeds 3 adds two to this run."
     )

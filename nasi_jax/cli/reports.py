@@ -79,6 +79,11 @@ def data_name(data: Any) -> str:
     return "random inputs" if path == "gaussian" else pathlib.Path(path).name
 
 
+def searches_of(count: int, space: spaces.SearchSpace) -> str:
+    """Returns how a title begins that says what was searched."""
+    return f"{f'{count} searches' if count > 1 else 'A search'} of {space.name}"
+
+
 def costs_section(space: spaces.SearchSpace, genotype: Any, costs: Costs) -> Section:
     """Returns what the selected architecture costs, and what random ones do."""
     selected, count = costs(genotype), _DRAWN[space.additive]

@@ -90,8 +90,8 @@ def test_the_report_stands_alone(finished):
     genotype = json.loads((finished / "genotype.json").read_text())["genotype"]
     for text in (genotype, "nasi_jax", "temperature", "gaussian"):
         assert text in page
-    assert re.search(r"<h1>A search of nasbench201 by nasi[^<]*, on random inputs</h1>", page)
-    assert re.search(r"Of 2 searches, [012] selected an architecture that computes the same.", page)
+    assert "<h1>2 searches of nasbench201 by nasi, on random inputs</h1>" in page
+    assert re.search(r"[012] of 2 searches select one that computes the same.", page)
     assert page.index("Selected architecture") < page.index("What it costs") < page.index("How sure the choice is")
 
 

@@ -56,7 +56,7 @@ def test_a_run_of_every_strategy(tmp_path, table, strategy):
     assert [summary["evaluations"] for summary in record["searches"]] == [EVALUATIONS] * 2
     assert spaces.from_json(SPACE, record) == SPACE.parse(best["genotype"])
     page = (tmp_path / "run" / "report.html").read_text()
-    assert f"A search of nasbench201 by {strategy}: {2 * EVALUATIONS} evaluations of accuracy" in page
+    assert f"2 searches of nasbench201 by {strategy}: {2 * EVALUATIONS} evaluations of accuracy" in page
     for heading in ("Selected architecture", "What it costs", "How sure the choice is", "How to train it"):
         assert f"<h2>{heading}</h2>" in page
     assert re.search(
