@@ -87,12 +87,12 @@ class DataOptions:
                     f"labels: expected 'random' with random inputs, which have no others, got {self.labels!r}"
                 )
             noise = space.noise(10 if self.classes is None else self.classes)
+            if self.length is not None and not isinstance(noise, data.RandomTokens):
+                raise ValueError(f"length: expected none, {space.name} does not read token ids, got {self.length}")
             if isinstance(noise, data.Gaussian):
                 return noise if size is None else noise.resized(size)
             if self.image_size is not None:
                 raise ValueError(f"image_size: expected none, {space.name} does not read images, got {self.image_size}")
-            if self.length is not None and not isinstance(noise, data.RandomTokens):
-                raise ValueError(f"length: expected none, {space.name} does not read token ids, got {self.length}")
             return noise if self.length is None else noise.replace(length=self.length)  # type: ignore[attr-defined]
         return data.load(
             self.name,

@@ -20,10 +20,9 @@ from nasi_jax.cli.options import DataOptions, SpaceOptions, load_settings
 from nasi_jax.runs import ScoreSheet
 from nasi_jax.runs.files import read_text, text_identity
 from nasi_jax.scores.catalogue import FORMULAS, SCORES
-from nasi_jax.scores.catalogue import score as score_of
 from nasi_jax.scores.cluster import evaluators
 from nasi_jax.scores.evaluator import Evaluator, ScoreEvaluator
-from nasi_jax.scores.scorer import Compilation, ScoreConfig, Scorer
+from nasi_jax.scores.scorer import Compilation, ScoreConfig, Scorer, is_derived
 
 _LARGEST_WHOLE = 10**6
 _DRAWN_AT_ONCE = 1024
@@ -115,7 +114,7 @@ class ScoreVerb(Generic[SizeT]):
         space = self.space.opened()
         devices = jax.devices()
         several = len(devices) > 1 and self.compilation != "blocks" and space.one_shot
-        several = several and not any(score_of(name).derived for name in self.score)
+        several = several and not any(is_derived(space, name) for name in self.score)
         mesh = jax.make_mesh((len(devices),), ("architectures",)) if several else None
         options: dict[str, Any] = {"compilation": self.compilation, "per_device": self.per_device, "mesh": mesh}
         source = self.data.source(space)

@@ -54,6 +54,8 @@ class Train:
         length: of token ids, tokens of a sequence; see nasi search.
         vocabulary: of a text, file with a piece on each line; by default vocab.txt beside it.
         workers: processes that read and crop images where the recipe has resized_crop; 0 reads in this one's threads.
+        pretrained: run folder of a training of this architecture, such as one on the words masked out of a text, whose
+            last parameters this one starts from, all but those of a head for something else.
         holdout: share of the training images that takes the place of the test images; 0 is none.
         evaluate_every: epochs between evaluations on the test images.
         seed: seed of parameters, order of the images, and their changes.
@@ -66,7 +68,14 @@ class Train:
     out: pathlib.Path = pathlib.Path("runs/train")
     space: str = "nasbench201"
     recipe: Literal[
-        "darts-cifar", "nasbench201", "nasbench201-12", "imagenet-mobile", "nasbench-graph-cora", "egnas"
+        "darts-cifar",
+        "nasbench201",
+        "nasbench201-12",
+        "imagenet-mobile",
+        "nasbench-graph-cora",
+        "egnas",
+        "masked-words",
+        "sentences",
     ] = "nasbench201-12"
     data: str = "cifar10"
     data_dir: pathlib.Path | None = None
@@ -76,6 +85,7 @@ class Train:
     length: int | None = None
     vocabulary: pathlib.Path | None = None
     workers: int = 0
+    pretrained: pathlib.Path | None = None
     holdout: float = 0.0
     evaluate_every: int = 1
     seed: int = 0
@@ -106,7 +116,13 @@ class Train:
         x = data.inputs(training, 2)
         jax.eval_shape(network.init, key, x)  # what does not fit is said before the folder is made
 
-        from nasi_jax.runs.checkpoints import FOLDER, Checkpoints
+        from nasi_jax.runs.checkpoints import FOLDER, Checkpoints, last_state
+
+        known = None if self.pretrained is None else last_state(self.pretrained)["states"]["params"]
+
+        def started() -> train.TrainState:
+            states = train.init_states(key[None], network, self.config, training)
+            return states if known is None else train.pretrained(states, known)
 
         settings = self._settings(space, genotype)
         opened = RunFolder.open(
@@ -119,13 +135,13 @@ class Train:
         )
         evaluations: list[train.Evaluation] = []
         with opened as folder:
-            shapes = jax.eval_shape(lambda: train.init_states(key[None], network, self.config, training))
+            shapes = jax.eval_shape(started)
             like = {"states": shapes, "accuracy": np.zeros(())}
             store = Checkpoints(self.out, like, lambda state: float(state["accuracy"]))
 
             def begin(stored: Any, rows: list[runs.Row]) -> Iterator[runs.Step[Any]]:
                 if stored is None:
-                    stored = {"states": train.init_states(key[None], network, self.config, training), "accuracy": 0.0}
+                    stored = {"states": started(), "accuracy": 0.0}
                     self._announce(space, genotype, network, training, _first(stored["states"]), key)
                 for step, found in self._steps(network, training, test, key, stored):
                     evaluations.extend([found] if found else [])
@@ -203,7 +219,8 @@ class Train:
         for name in ("out", "overwrite", "download", "data_dir", "recipe", "workers", "load"):
             settings.pop(name)
         settings["vocabulary"] = self.vocabulary and identity(self.vocabulary)
-        for name in ("fold", "length", "vocabulary"):
+        settings["pretrained"] = self.pretrained and identity(self.pretrained / RESULT)
+        for name in ("fold", "length", "vocabulary", "pretrained"):
             if settings[name] is None:
                 settings.pop(name)
         settings |= {"space": space.name, "genotype": space.format(genotype)}

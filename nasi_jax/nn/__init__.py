@@ -15,7 +15,7 @@ from nasi_jax.nn.blocks import (
     relu_conv_norm,
     scaled_relu_conv_norm,
 )
-from nasi_jax.nn.initialisation import as_pytorch, initial_statistics
+from nasi_jax.nn.initialisation import as_bert, as_pytorch, initial_statistics
 from nasi_jax.nn.linear import RELU_GAIN, Conv, Dense, weight
 from nasi_jax.nn.precision import in_half_precision
 from nasi_jax.nn.skeleton import FactorizedReduction, ResidualReduction, Stem
@@ -64,6 +64,7 @@ __all__ = [
     "ResidualReduction",
     "Stem",
     "Style",
+    "as_bert",
     "as_block",
     "as_program",
     "as_pytorch",

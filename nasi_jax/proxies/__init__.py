@@ -2,6 +2,7 @@
 
 from nasi_jax.proxies.activations import epe_nas, jacob_cov, meco, naswot, swap, zen
 from nasi_jax.proxies.blocks import (
+    Of,
     Passage,
     effective_rank,
     entropies,
@@ -17,6 +18,7 @@ from nasi_jax.proxies.signals import TASKS, Task
 
 __all__ = [
     "TASKS",
+    "Of",
     "Passage",
     "Task",
     "effective_rank",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 _LEAST = 1e-8  # in the logarithm of a share, and of a singular value, as in the authors' code
 _LEAST_SINGULAR = 1e-6
+
+Of = Literal["eigenvalues", "singular-values"]
+"""Whose entropy an effective rank is of: eigenvalues of the covariance, or their roots, the singular values of the
+centred samples, as in the definition of Roy and Vetterli. The latter count weak directions more."""
 
 
 class Passage(NamedTuple):
@@ -30,10 +34,15 @@ def spectrum(features: jax.Array) -> jax.Array:
 
     Args:
         features: output of a block, (batch, ..., channels); every place of every example counts as a sample.
+
+    Returns:
+        As many as there are channels, or samples where these are fewer; the others are zero.
     """
     samples = features.reshape(-1, features.shape[-1])
     centred = samples - samples.mean(axis=0, keepdims=True)
-    values = jnp.clip(jnp.linalg.eigvalsh(centred.T @ centred / len(samples)), 0)
+    # products with either side first have the same eigenvalues, but for zeros
+    small = centred.T @ centred if len(samples) >= samples.shape[1] else centred @ centred.T
+    values = jnp.clip(jnp.linalg.eigvalsh(small / len(samples)), 0)
     total = jnp.sum(values)
     return values / jnp.where(total > 0, total, 1)
 
@@ -137,10 +146,30 @@ def participation_ratio(features: Sequence[jax.Array]) -> jax.Array:
     return sum((ratio(spectrum(x)) for x in features), jnp.zeros(()))
 
 
-def effective_rank(features: Sequence[jax.Array]) -> jax.Array:
-    """Returns the sum over blocks of the exponential of `entropies`.
+def effective_rank(features: Sequence[jax.Array], of: Of = "eigenvalues") -> jax.Array:
+    r"""Returns the sum over blocks of the exponential of the entropy of the spectrum of their outputs.
+
+    .. math:: \sum_i \exp \Big( - \sum_j p_{ij} \log p_{ij} \Big)
+
+    with the shares p of eigenvalues or of singular values in their sum.
+
+    Args:
+        features: see `entropies`.
+        of: which ones.
+
+    Returns:
+        A scalar.
 
     References:
         Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007.
     """
-    return jnp.sum(jnp.exp(entropies(features)))
+    if of == "eigenvalues":
+        return jnp.sum(jnp.exp(entropies(features)))
+    return jnp.sum(jnp.stack([jnp.exp(_entropy(_root_shares(spectrum(x)))) for x in features]))
+
+
+@jax.jit
+def _root_shares(shares: jax.Array) -> jax.Array:
+    roots = jnp.sqrt(shares)
+    total = jnp.sum(roots)
+    return roots / jnp.where(total > 0, total, 1)

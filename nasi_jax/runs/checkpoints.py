@@ -110,3 +110,28 @@ class Checkpoints:
             f"out: cannot write to {str(self._path)!r}: {error}. The last good checkpoint is of step {self.last()}; "
             "the same command continues from there"
         )
+
+
+def last_state(run: pathlib.Path) -> Any:
+    """Reads the state of the last checkpoint of a run.
+
+    Args:
+        run: the run folder.
+
+    Returns:
+        The state as it was saved, with dictionaries in the place of other nodes.
+
+    Raises:
+        FileNotFoundError: the folder has no checkpoints.
+        RunFolderError: the last one cannot be read.
+    """
+    path = run / FOLDER
+    if not path.is_dir():
+        raise FileNotFoundError(f"run: expected a run folder with checkpoints, there is none at {str(run)!r}")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    with ocp.CheckpointManager(path.absolute(), options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
+        try:
+            restored = manager.restore(None, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
+        except Exception as error:  # orbax and tensorstore raise many types on damaged files
+            raise RunFolderError(f"run: cannot read the last checkpoint in {str(path)!r}: {error}") from error
+    return restored["state"]

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -186,6 +186,10 @@ def _passages(c: Candidate) -> list[proxies.Passage]:
     return [proxies.Passage(above[name], below[before]) for before, name in itertools.pairwise(names)]
 
 
+def _effective_rank(c: Candidate, of: proxies.Of = "eigenvalues") -> jax.Array:
+    return proxies.effective_rank(c.shared(_features), of)
+
+
 def _of_blocks(function: Callable[..., jax.Array]) -> Callable[[Candidate], jax.Array]:
     return lambda c: function(c.shared(_features))
 
@@ -363,10 +367,11 @@ SCORES: dict[str, Score] = {
         features=True,
     ),
     "feature-effective-rank": Score(
-        _of_blocks(proxies.effective_rank),
-        "sum over blocks of exp of the entropy of the covariance's eigenvalues",
+        _effective_rank,
+        "sum over blocks of exp of the entropy of the covariance's eigenvalues, or of their roots",
         "Roy and Vetterli, EUSIPCO 2007",
         features=True,
+        options={"of": Option("eigenvalues", choices=get_args(proxies.Of))},
     ),
     "zico": Score(
         _of_gradients(proxies.zico), "sum over layers of log sum E|g| / std|g|", "Li et al., ICLR 2023", labels=True

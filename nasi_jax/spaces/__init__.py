@@ -29,6 +29,8 @@ from nasi_jax.spaces.nasbench101 import NASBench101, NASBench101Genotype
 from nasi_jax.spaces.nasbench101_network import NASBench101Network, NASBench101Size
 from nasi_jax.spaces.nasbench201 import NASBench201, NASBench201Genotype
 from nasi_jax.spaces.nasbench201_network import NASBench201Network, NASBench201Size
+from nasi_jax.spaces.nasbench_bert import NASBenchBERT, NASBenchBERTGenotype
+from nasi_jax.spaces.nasbench_bert_network import NASBenchBERTNetwork, NASBenchBERTSize
 from nasi_jax.spaces.nasbench_graph import NASBENCH_GRAPH_SIZES, NASBenchGraph, NASBenchGraphGenotype
 from nasi_jax.spaces.nasbench_graph_network import NASBenchGraphNetwork, NASBenchGraphSize
 from nasi_jax.spaces.nasbert import NASBERT, NASBERTGenotype
@@ -48,6 +50,7 @@ _SPACES: tuple[SearchSpace, ...] = (
     NASBenchGraph(),
     EGNAS(),
     NASBERT(),
+    NASBenchBERT(),
 )
 SPACES = {space.name: space for space in _SPACES}
 """Every search space by name. A space that joins here is held to the contract by the shared tests."""
@@ -114,6 +117,10 @@ __all__ = [
     "NASBench201Genotype",
     "NASBench201Network",
     "NASBench201Size",
+    "NASBenchBERT",
+    "NASBenchBERTGenotype",
+    "NASBenchBERTNetwork",
+    "NASBenchBERTSize",
     "NASBenchGraph",
     "NASBenchGraphGenotype",
     "NASBenchGraphNetwork",

@@ -16,7 +16,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nasi_jax.data import Examples, GraphData, Images, Loss, Stream, TokenData, cross_entropy, inputs
-from nasi_jax.nn import RUNNING_STATISTICS, as_pytorch, in_half_precision, initial_statistics
+from nasi_jax.nn import RUNNING_STATISTICS, as_bert, as_pytorch, in_half_precision, initial_statistics
 from nasi_jax.programs import Population, choose_execution, member, stack
 from nasi_jax.spaces import Weights
 from nasi_jax.train import augment
@@ -25,6 +25,7 @@ from nasi_jax.train.recipes import Recipe
 InMemory = Images | GraphData | TokenData
 _LONGEST_CHUNK = 50
 _LONGEST_TURN = 10
+_INITIALISATIONS = {"pytorch": as_pytorch, "bert": as_bert}
 
 
 class TrainState(struct.PyTreeNode):
@@ -134,8 +135,8 @@ def init(
     extra = () if weights is None else (weights,)
     x = inputs(images, 2)
     params = network.lazy_init(jax.random.fold_in(key, 0), x, *extra)["params"]
-    if recipe.initialisation == "pytorch":
-        params = as_pytorch(jax.random.fold_in(key, 3), params)
+    if recipe.initialisation != "he":
+        params = _INITIALISATIONS[recipe.initialisation](jax.random.fold_in(key, 3), params)
     shapes = jax.eval_shape(
         lambda p, x: network.apply({"params": p}, x, *extra, mutable=[RUNNING_STATISTICS])[1], params, x
     )
@@ -148,6 +149,35 @@ def init(
         loss=jnp.zeros(()),
         correct=jnp.zeros((), jnp.int32),
     )
+
+
+def pretrained(states: TrainState, params: Any) -> TrainState:
+    """Starts trainings from the parameters of another one, such as an encoder's before it had labels.
+
+    Args:
+        states: of trainings before their first step, along a leading axis.
+        params: parameters of one training, with such an axis. Those that the networks lack, and those of other shapes,
+            as of a head, are left out.
+
+    Returns:
+        The states, with these parameters where both have some of a name.
+
+    Raises:
+        ValueError: there are none of a name and shape.
+    """
+    given, taken = dict(jax.tree.leaves_with_path(params)), []
+
+    def chosen(path: Any, leaf: jax.Array) -> jax.Array:
+        found = given.get(path)
+        if found is None or found.shape[1:] != leaf.shape[1:]:
+            return leaf
+        taken.append(path)
+        return jnp.broadcast_to(jnp.asarray(found, leaf.dtype), leaf.shape)
+
+    changed = jax.tree_util.tree_map_with_path(chosen, states.params)
+    if not taken:
+        raise ValueError("pretrained: expected parameters of the network's names and shapes, there are none")
+    return states.replace(params=changed, average=None if states.average is None else jax.tree.map(jnp.copy, changed))
 
 
 def order(images: Examples, key: jax.Array, epoch: jax.typing.ArrayLike) -> jax.Array:

@@ -33,16 +33,17 @@ class Recipe:
         jitter: strength of random changes of brightness, contrast, saturation and hue; 0 is none.
         cutout: side of the square that is set to the mean in every image (DeVries and Taylor, 2017); 0 is none.
         drop_path: probability that an edge is dropped in the last epoch, to which it rises linearly.
-        dropout: share of the entries that are dropped, in networks of graphs.
+        dropout: share of the entries that are dropped, in networks of graphs and of text.
         auxiliary: weight of the loss of the auxiliary head; 0 is no such head.
         precision: type in which the network computes; parameters, statistics and losses stay float32.
         initialisation: how kernels are drawn: "he" with variance 2 / inputs as for a search, or "pytorch" as its layers
-            do by default, uniformly with variance 1 / (3 inputs), which published protocols rely on.
+            do by default, uniformly with variance 1 / (3 inputs), which published protocols rely on, or "bert" normal
+            of deviation 0.02.
         average: decay of the moving average of the parameters, by which the network is evaluated; 0 is none.
         channels: channels of the first cells.
         cells: size in cells, as the space counts them.
         stem: what comes before the cells, in spaces that know several; "imagenet" is for large images.
-        hidden: channels of a network of NAS-Bench-Graph.
+        hidden: channels of a network of NAS-Bench-Graph, or of a wide one of NAS-Bench-BERT.
         pre: whether it has a layer before its nodes.
         post: whether it has one after them.
         image_size: height and width that images are brought to; 0 leaves them as they are.
@@ -71,7 +72,7 @@ class Recipe:
     dropout: float = 0.0
     auxiliary: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
-    initialisation: Literal["he", "pytorch"] = "he"
+    initialisation: Literal["he", "pytorch", "bert"] = "he"
     average: float = 0.0
     channels: int = 16
     cells: int = 5
@@ -98,13 +99,14 @@ class Recipe:
                 raise ValueError(f"{name}: expected a number from 0 to below 1, got {getattr(self, name)!r}")
         choices = {
             "precision": ("float32", "bfloat16"),
-            "initialisation": ("he", "pytorch"),
+            "initialisation": ("he", "pytorch", "bert"),
             "stem": ("cifar", "imagenet"),
             "optimizer": ("sgd", "adam"),
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"{name}: expected {known[0]!r} or {known[1]!r}, got {getattr(self, name)!r}")
+                expected = " or ".join(map(repr, known))
+                raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
         if self.resized_crop and not self.image_size:
             raise ValueError("image_size: expected a positive integer with resized_crop, got 0")
         if self.warmup >= self.epochs:
@@ -178,6 +180,25 @@ RECIPES = {
         gradient_clip=5.0,
         initialisation="pytorch",
     ),
+    "masked-words": Recipe(
+        epochs=20,
+        batch=32,
+        learning_rate=5e-4,
+        warmup=2,
+        optimizer="adam",
+        gradient_clip=1.0,
+        dropout=0.1,
+        initialisation="bert",
+    ),
+    "sentences": Recipe(
+        epochs=3,
+        batch=32,
+        learning_rate=5e-4,
+        optimizer="adam",
+        gradient_clip=1.0,
+        dropout=0.1,
+        initialisation="bert",
+    ),
 }
 """Published protocols.
 
@@ -193,6 +214,10 @@ multiply-adds; a top-1 / top-5 error of 26.7 / 8.7 % with DARTS_V2, of 25.0 / 7.
 ``"nasbench-graph-cora"``: that of NAS-Bench-Graph (Qin et al., NeurIPS 2022) on Cora, all 140 labelled nodes in a step.
 ``"egnas"``: after the final training of EGNAS, for small graphs: its rate is halved when the validation loss does not
 fall, over 400 epochs, in the place of which there is a cosine over 100.
+
+``"masked-words"``: pre-training on the words that are masked out of a text, with the rate, warm-up and initialisation
+of BERT and ELECTRA for small networks, for a text of minutes instead of days. ``"sentences"``: the fine-tuning of
+ELECTRA (Clark et al., ICLR 2020) by which NAS-Bench-BERT's encoders were judged, without a rate for each layer.
 """
 
 

@@ -35,11 +35,22 @@ def test_entropies_by_numpy(features):
     np.testing.assert_allclose(proxies.participation_ratio(features), sum(ratios), rtol=1e-9)
 
 
+def test_the_rank_by_singular_values_is_that_of_the_centred_samples(features):
+    """Also where there are fewer samples than channels."""
+    features = [*features, jax.random.normal(jax.random.key(3), (2, 3, 9))]
+    ranks = []
+    for x in features:
+        flat = np.asarray(x).reshape(-1, x.shape[-1])
+        ranks.append(np.exp(scipy.stats.entropy(scipy.linalg.svdvals(flat - flat.mean(axis=0)))))
+    np.testing.assert_allclose(proxies.effective_rank(features, "singular-values"), sum(ranks), rtol=1e-6)
+
+
 def test_outputs_that_do_not_vary_have_no_directions():
     flat = [jnp.ones((2, 4, 4, 3)), jnp.zeros((2, 4, 4, 3))]
     assert proxies.expressivity(flat) == 0
     assert proxies.progressivity(flat) == 0
     assert proxies.participation_ratio(flat) == 0
+    assert proxies.effective_rank(flat) == proxies.effective_rank(flat, "singular-values") == 2
 
 
 def test_trainability_by_numpy(features):
