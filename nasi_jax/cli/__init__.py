@@ -13,8 +13,10 @@ import io
 import itertools
 import operator
 import os
+import pathlib
 import signal
 import sys
+import traceback
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,7 +69,8 @@ def parse(arguments: list[str]) -> Search | ScoreVerb | Correlate | Draw | Train
 
     Raises:
         ValueError: an output has no name, a limit is given twice, an option is one of another strategy, or a file to
-            load cannot be.
+            load cannot be, or a setting is out of range.
+        SystemExit: help was asked for, or the line is malformed.
     """
     import tyro
 
@@ -99,9 +102,9 @@ def parse(arguments: list[str]) -> Search | ScoreVerb | Correlate | Draw | Train
         Annotated[Train, tyro.conf.subcommand("train", default=with_recipe(arguments))],
         Annotated[Draw, tyro.conf.subcommand("draw")],
     ]
-    shown = io.StringIO()
+    shown, said = _Captured(sys.stdout), _Captured(sys.stderr)
     try:
-        with contextlib.redirect_stdout(shown):
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(said):
             return tyro.cli(
                 functools.reduce(operator.or_, verbs),
                 prog="nasi",
@@ -109,9 +112,13 @@ def parse(arguments: list[str]) -> Search | ScoreVerb | Correlate | Draw | Train
                 args=arguments,
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.AvoidSubcommands),
             )
-    finally:
+    except SystemExit as error:
+        if (refused := _refused_by_a_setting(error)) is not None:
+            raise refused from None
+        print(said.getvalue(), end="", file=sys.stderr)
         if shown.getvalue():
             print(readable(shown.getvalue(), arguments[0]), end="")
+        raise
 
 
 def _run(arguments: list[str]) -> int:
@@ -140,6 +147,33 @@ def _run(arguments: list[str]) -> int:
         return _fail(error, 1)
     except (ValueError, TypeError, OSError) as error:
         return _fail(error, 2)
+
+
+class _Captured(io.StringIO):
+    """What is written to a stream, in letters that the stream has."""
+
+    def __init__(self, stream: Any):
+        super().__init__()
+        self._encoding = getattr(stream, "encoding", None)
+
+    @property
+    def encoding(self) -> str | None:  # type: ignore[override]
+        """That of the stream."""
+        return self._encoding
+
+
+def _refused_by_a_setting(error: BaseException) -> ValueError | None:
+    """Returns the error of a dataclass of settings for which tyro ends the process, in a box with names of Python."""
+    import tyro
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ValueError) and cause.__traceback__ is not None:
+            *_, last = traceback.walk_tb(cause.__traceback__)
+            if pathlib.Path(tyro.__file__).parent not in pathlib.Path(last[0].f_code.co_filename).parents:
+                return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _check_devices() -> None:
