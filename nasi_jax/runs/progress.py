@@ -106,4 +106,5 @@ def duration(seconds: float) -> str:
     for unit, length in (("hour", 3600), ("minute", 60)):
         if seconds >= 1.5 * length:
             return f"{seconds / length:.0f} {unit}s"
-    return "a minute" if seconds >= 40 else f"{max(1, round(seconds))} seconds"
+    whole = max(1, round(seconds))
+    return "a minute" if seconds >= 40 else f"{whole} second{'s' * (whole > 1)}"

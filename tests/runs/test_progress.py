@@ -86,3 +86,18 @@ def test_a_pace_that_halves_counts_in_full_after_as_long(clock):
 def test_nothing_is_said_of_a_run_that_is_done(clock, capsys):
     run(clock, [], done=5)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.0, "1 second"),
+        (12.4, "12 seconds"),
+        (45, "a minute"),
+        (100, "2 minutes"),
+        (5000, "83 minutes"),
+        (9e3, "2 hours"),
+    ],
+)
+def test_a_time_is_said_as_a_person_says_it(seconds, said):
+    assert progress.duration(seconds) == said
