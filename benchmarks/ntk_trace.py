@@ -204,7 +204,7 @@ def prepare_trace(problem: Problem, **options: Any) -> Program:
         calls.append((arguments, time.perf_counter() - start))
         return result
 
-    def run(key: jax.Array) -> ntk.TraceEstimate:
+    def run(key: jax.Array) -> ntk.Estimate:
         return ntk.trace(*problem, key=key, **options)
 
     loose = {"tolerance": 1e9} if options.get("method") in ("hutchinson", "hadamard") else {}

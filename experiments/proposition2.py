@@ -112,9 +112,7 @@ def mean_trace(key: jax.Array, activation: Callable[[jax.Array], jax.Array], x: 
             x = activation(x) if i < LAYERS - 1 else x
         return x
 
-    diagonal = ntk.kernel(
-        perceptron, params, x, form="diagonal", batch_statistics=False, implementation="structured-derivatives"
-    )
+    diagonal = ntk.kernel(perceptron, params, x, form="diagonal", batch_statistics=False)
     return float(jnp.mean(diagonal)) / sizes[-1]
 
 

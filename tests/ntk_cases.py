@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.flatten_util
@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from nasi_jax import ntk
 from nasi_jax.ntk.neural_tangents import installed
 
 CLASSES = 3
-# on some machines neural-tangents cannot be installed; then the first of its algorithms is computed without it
-IMPLEMENTATIONS = ("jacobian-contraction", *("ntk-vector-products", "structured-derivatives") * installed())
+# on some machines neural-tangents cannot be installed
+IMPLEMENTATIONS = (None, *get_args(ntk.Implementation) * installed())
 needs_neural_tangents = pytest.mark.skipif(not installed(), reason="needs neural-tangents")
 
 

@@ -87,3 +87,14 @@ def test_gennas_runs_at_a_tiny_size(tmp_path):
     lines = (tmp_path / "t.md").read_text().splitlines()
     assert any(line.startswith("| nasi_jax, 2 draws | ") for line in lines)
     assert [line.split("|")[1].strip() for line in lines[-2:]] == ["nasi_jax, 16x16", "nasi_jax, 8x8"]
+
+
+@pytest.mark.slow
+def test_ntk_kernel_runs_at_a_tiny_size(tmp_path):
+    script, out = ROOT / "benchmarks" / "ntk_kernel.py", tmp_path / "t.md"
+    size = ["--networks", "attention", "--width", "0.1", "--runs", "1", "--methods", "nasi_jax", "--out", out]
+    for batch in ("5", "6"):
+        subprocess.run([sys.executable, script, *size, "--batch", batch], check=True, capture_output=True)
+    lines = [line.split("|") for line in out.read_text().splitlines() if "| nasi_jax |" in line]
+    assert [line[2].strip() for line in lines] == ["5", "6"]
+    assert all(float(line[7]) < 1e-5 for line in lines)

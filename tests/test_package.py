@@ -28,3 +28,15 @@ def test_every_room_is_reached_from_the_top():
 
 def test_the_version_is_that_of_the_distribution():
     assert importlib.metadata.version("nasi_jax") == nasi_jax.__version__
+
+
+def test_kernels_load_neither_neural_tangents_nor_the_other_rooms():
+    program = (
+        "import sys, nasi_jax.ntk;"
+        "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('nasi_jax.')};"
+        "assert rooms == {'data', 'ntk', 'programs'}, rooms;"
+        "heavy = {'tensorflow', 'neural_tangents', 'matplotlib', 'scipy.stats'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

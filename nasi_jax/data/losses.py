@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-Loss = Callable[[jax.Array, Any], jax.Array]
-"""Loss of each sample: `loss(outputs, y)` maps outputs (batch, outputs) and labels or targets to (batch,). The latter
-are any pytree of arrays whose leading axis is the batch."""
+Loss = Callable[[Any, Any], jax.Array]
+"""Loss of each sample: `loss(outputs, y)` maps what a network returns, such as outputs (batch, outputs), and labels or
+targets to (batch,). The latter are any pytree of arrays whose leading axis is the batch."""
 
 
 def cross_entropy(outputs: jax.Array, y: jax.Array) -> jax.Array:
@@ -87,12 +87,12 @@ def absolute_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.mean(jnp.abs(outputs - y), axis=-1)
 
 
-def losses_of(loss: Loss, outputs: jax.Array, y: Any) -> jax.Array:
+def losses_of(loss: Loss, outputs: Any, y: Any) -> jax.Array:
     """Applies a loss and checks that what it returns is one number for each sample.
 
     Args:
         loss: per-sample loss.
-        outputs: of a network, (batch, outputs).
+        outputs: of a network, an array (batch, ...) or a pytree of such.
         y: labels or targets, a pytree of arrays (batch, ...).
 
     Returns:
@@ -102,6 +102,7 @@ def losses_of(loss: Loss, outputs: jax.Array, y: Any) -> jax.Array:
         ValueError: the loss is of another shape.
     """
     losses = loss(outputs, y)
-    if jnp.shape(losses) != outputs.shape[:1]:
-        raise ValueError(f"loss: expected one number for each sample, {outputs.shape[:1]}, got {jnp.shape(losses)}")
+    batch = jax.tree.leaves(outputs)[0].shape[:1]
+    if jnp.shape(losses) != batch:
+        raise ValueError(f"loss: expected one number for each sample, {batch}, got {jnp.shape(losses)}")
     return losses

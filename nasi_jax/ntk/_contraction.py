@@ -1,69 +1,153 @@
-"""Empirical neural tangent kernels by contraction of Jacobians, a part at a time."""
+"""Empirical neural tangent kernels by contraction of Jacobians, in blocks of samples and outputs."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
-from nasi_jax.ntk._network import ApplyFn, batch_length, samples
-from nasi_jax.ntk.gradients import squared_norm
-from nasi_jax.ntk.probes import pushforward
+from nasi_jax.data.source import map_examples
+from nasi_jax.ntk._jacobian import Rows, inner_products, rows_of
+from nasi_jax.ntk._layers import Program, program_of
+from nasi_jax.ntk._memory import Blocks, blocks_of
+from nasi_jax.ntk._network import ApplyFn, as_matrix, batch_length, over_reals, shared_out
+from nasi_jax.programs import is_traced
 
-_CHUNK = 8  # gradients and products taken together
+
+class Task(NamedTuple):
+    """What is computed; equal for equal ones, so that programs are compiled once.
+
+    Attributes:
+        apply_fn: the network.
+        output: index of the output among the leaves of what the network returns.
+        form: "traced", "full", "diagonal" or "summed", see `KernelForm`.
+        coupled: whether an output depends on the other samples of its batch.
+        mesh: devices among which the samples of the first batch are divided.
+    """
+
+    apply_fn: ApplyFn
+    output: int
+    form: str
+    coupled: bool
+    mesh: Mesh | None
+
+    @property
+    def products(self) -> str:
+        """Form of the inner products."""
+        return "traced" if self.form == "summed" else self.form
+
+    def network(self, params: Any, *batch: Any) -> tuple[Any, ...]:
+        """Returns the network over real parameters, with outputs (batch, outputs), these, and the inputs."""
+        network, reals, *rest = over_reals(self.apply_fn, params, *batch)
+        one = as_matrix(lambda p, x: jax.tree.leaves(network(p, x))[self.output])
+        summed = lambda p, x: jnp.sum(one(p, x), axis=1, keepdims=True)  # noqa: E731
+        return summed if self.form == "summed" else one, reals, *rest
+
+    def program(self, network: ApplyFn, reals: list[jax.Array], x: Any) -> Program:
+        """Returns the network over one sample, or over the batch where samples are coupled."""
+        example = x if self.coupled else jax.eval_shape(lambda x: map_examples(lambda leaf: leaf[:1], x), x)
+        return program_of(network, reals, example)
 
 
-def contraction(
-    network: ApplyFn, reals: list[jax.Array], x1: Any, x2: Any, form: str, batch_statistics: bool, outputs: int
-) -> jax.Array:
-    """Computes a kernel, holding the gradients of one output of all samples at a time.
+def contraction(task: Task, params: Any, x1: Any, x2: Any, memory: float) -> jax.Array:
+    """Computes a kernel in blocks.
 
     Args:
-        network: a network over real parameters, see `over_reals`.
-        reals: its parameters.
+        task: what is computed.
+        params: pytree of parameters.
         x1: inputs, a pytree of arrays (n1, ...).
         x2: inputs, a pytree of arrays (n2, ...), or None for `x1`.
-        form: "traced", "full" or "diagonal", see `KernelForm`.
-        batch_statistics: whether an output may depend on the other samples of its batch.
-        outputs: number of outputs.
+        memory: bytes that each device may take beside parameters and inputs.
 
     Returns:
-        The kernel, of the shape that `form` says.
+        The kernel, of the shape that the form says.
+
+    Raises:
+        ValueError: the memory does not suffice.
     """
-    first = _gradients(network, reals, x1, batch_statistics)
-    second = first if x2 is None else _gradients(network, reals, x2, batch_statistics)
-    n1 = jnp.arange(batch_length("x", x1))
-    n2 = n1 if x2 is None else jnp.arange(batch_length("x", x2))
+    n1 = batch_length("x1", x1)
+    n2 = n1 if x2 is None else batch_length("x2", x2)
+    devices = 1 if task.mesh is None else task.mesh.size
+    program = task.program(*task.network(params, x1))
+    blocks = blocks_of(program, task.products, task.coupled, n1, n2, devices, memory)
+    outputs = program.outputs.shape[1]
+    columns = np.arange(outputs + -outputs % blocks.outputs, dtype=np.int32).reshape(-1, blocks.outputs)
+    size = blocks.held * devices
+    samples = np.minimum(np.arange(n1 + -n1 % size, dtype=np.int32), n1 - 1).reshape(-1, size)
 
-    def of_all(gradient: Any, n: jax.Array, output: jax.Array) -> list[jax.Array]:
-        return jax.lax.map(lambda i: gradient(i, output), n, batch_size=_CHUNK)
+    def stripe(samples: Any) -> jax.Array:
+        if task.form == "full":
+            parts = [_stripe(task, blocks, params, x1, x2, samples, some) for some in columns]
+            return jnp.concatenate(parts, axis=2)[:, :, :outputs] if len(parts) > 1 else parts[0]
+        if not loops_here and len(columns) > 1:
+            part = lambda some: _stripe(task, blocks, params, x1, x2, samples, some)  # noqa: E731
+            zero = jax.eval_shape(part, columns[0])
+            add = lambda total, some: (total + part(some), None)  # noqa: E731
+            return jax.lax.scan(add, jnp.zeros(zero.shape, zero.dtype), columns)[0]
+        total = _stripe(task, blocks, params, x1, x2, samples, columns[0])
+        for some in columns[1:]:
+            total = total + _stripe(task, blocks, params, x1, x2, samples, some)
+        return total
 
-    def diagonal(output: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda i: squared_norm(first(i, output)), n1, batch_size=_CHUNK)
-
-    def traced(output: jax.Array) -> jax.Array:
-        left = of_all(first, n1, output)
-        right = left if x2 is None else of_all(second, n2, output)
-        parts = [a.reshape(len(n1), -1) @ b.reshape(len(n2), -1).T for a, b in zip(left, right, strict=True)]
-        return sum(parts[1:], parts[0])
-
-    def full(output: jax.Array) -> jax.Array:
-        other = x1 if x2 is None else x2
-        products = lambda i: pushforward(network, reals, other, first(i, output))  # noqa: E731
-        return jax.lax.map(products, n1, batch_size=_CHUNK)
-
-    if form == "full":
-        return jnp.moveaxis(jax.lax.map(full, jnp.arange(outputs)), 0, 2)
-    part = diagonal if form == "diagonal" else traced
-    total = jax.eval_shape(part, jnp.zeros((), jnp.int32))
-    zeros = jnp.zeros(total.shape, total.dtype)
-    return jax.lax.scan(lambda sum_, k: (sum_ + part(k), None), zeros, jnp.arange(outputs, dtype=jnp.int32))[0]
+    loops_here = not is_traced((params, x1, x2))
+    if len(samples) == 1:
+        return stripe(samples[0])[:n1]
+    if loops_here:
+        return jnp.concatenate([stripe(some) for some in samples])[:n1]
+    found = jax.lax.map(stripe, samples)
+    return found.reshape(samples.size, *found.shape[2:])[:n1]
 
 
-def _gradients(network: ApplyFn, reals: list[jax.Array], x: Any, batch_statistics: bool) -> Any:
-    """Returns the function that gives the gradient of one output of one sample."""
-    if batch_statistics:
-        values, pullback = jax.vjp(lambda p: network(p, x), reals)
-        return lambda i, output: pullback(jnp.zeros_like(values).at[i, output].set(1))[0]
-    return lambda i, output: jax.grad(lambda p: network(p, samples(x, i, 1))[0, output])(reals)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _stripe(
+    task: Task, blocks: Blocks, params: Any, x1: Any, x2: Any, samples: jax.Array, columns: jax.Array
+) -> jax.Array:
+    """Computes the kernel of some samples and outputs with all of the others."""
+
+    def compute(params: Any, x1: Any, x2: Any, columns: jax.Array, samples: jax.Array) -> jax.Array:
+        network, reals, x1, x2 = task.network(params, x1, x2)
+        program = task.program(network, reals, x1)
+        rows = rows_of(program, reals, x1, task.products, task.coupled)
+        held = _held(rows, samples, columns, blocks.at_once)
+        if task.form == "diagonal":
+            return inner_products("diagonal", held, held)
+        n2 = batch_length("x", x1 if x2 is None else x2)
+        count = -(-n2 // blocks.at_once)
+        others = jnp.minimum(jnp.arange(count * blocks.at_once), n2 - 1).reshape(count, -1)
+        if x2 is not None:
+            program = task.program(network, reals, x2) if task.coupled else program
+            rows = rows_of(program, reals, x2, task.products, task.coupled)
+        elif task.mesh is None and len(samples) >= n2 and _is_whole(columns, program):
+            rows = lambda others, _: jax.tree.map(lambda leaf: leaf[others], held)  # noqa: E731
+        if task.form != "full":
+            found = _map(lambda some: inner_products("traced", held, rows(some, columns)), others)
+            return jnp.moveaxis(found, 0, 1).reshape(len(samples), -1)[:, :n2]
+        outputs = program.outputs.shape[1]
+        blocked = jnp.arange(outputs + -outputs % blocks.outputs).reshape(-1, blocks.outputs)
+        found = _map(lambda i: _map(lambda k: inner_products("full", held, rows(i, k)), blocked), others)
+        # (samples of the second, outputs of the second, samples, samples, outputs, outputs)
+        found = jnp.transpose(found, (2, 0, 3, 4, 1, 5))
+        n1, k1 = len(samples), len(columns)
+        return found.reshape(n1, others.size, k1, blocked.size)[:, :n2, :, :outputs]
+
+    return shared_out(compute, task.mesh)(params, x1, x2, columns, samples)
+
+
+def _is_whole(columns: jax.Array, program: Program) -> bool:
+    return len(columns) == program.outputs.shape[1]
+
+
+def _held(rows: Any, samples: jax.Array, columns: jax.Array, at_once: int) -> Rows:
+    found = _map(lambda some: rows(some, columns), samples.reshape(-1, at_once))
+    return jax.tree.map(lambda leaf: leaf.reshape(len(samples), *leaf.shape[2:]), found)
+
+
+def _map(function: Any, items: jax.Array) -> Any:
+    """Maps over a leading axis, without a loop where there is one item."""
+    if len(items) == 1:
+        return jax.tree.map(lambda leaf: leaf[None], function(items[0]))
+    return jax.lax.map(function, items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -9,15 +10,33 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from flax import struct
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nasi_jax.data.source import example_arrays, map_examples
 from nasi_jax.programs import is_traced
 
-ApplyFn = Callable[[Any, Any], jax.Array]
-"""A network: `apply_fn(params, x)` returns outputs (batch, outputs). Inputs `x` are any pytree of arrays whose leading
-axis is the batch: an array of images or of token ids, a dictionary of node features and masks. Parts that all samples
-have in common, without that axis, are in a `nasi_jax.data.Shared`."""
+ApplyFn = Callable[[Any, Any], Any]
+"""A network: `apply_fn(params, x)` returns outputs (batch, ...), a floating array or a pytree of such, as a dictionary
+of named outputs. Where a function speaks of outputs (batch, outputs), all axes but the first are one, and the arrays of
+a pytree lie one after the other in its order. Inputs `x` are any pytree of arrays whose leading axis is the batch: an
+array of images or of token ids, a dictionary of node features and masks. Parts that all samples have in common, without
+that axis, are in a `nasi_jax.data.Shared`."""
+
+
+@struct.dataclass
+class Fixed:
+    """A parameter by which nothing is differentiated.
+
+    Attributes:
+        value: an array.
+    """
+
+    value: Any
+
+
+def _is_fixed(leaf: Any) -> bool:
+    return isinstance(leaf, Fixed)
 
 
 def batch_length(name: str, tree: Any) -> int:
@@ -48,6 +67,23 @@ def batch_length(name: str, tree: Any) -> int:
 def samples(tree: Any, start: Any, count: int) -> Any:
     """Returns `count` samples of a batch, from `start` on, which may be traced."""
     return map_examples(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, count), tree)
+
+
+def hashable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function by which `jit` can look up what it has compiled.
+
+    Objects that are compared by values that may change, as of a dataclass, are compiled for each call.
+    """
+    try:
+        hash(function)
+    except TypeError:
+        return lambda *arguments: function(*arguments)
+    return function
+
+
+def of_one(tree: Any) -> Any:
+    """Returns a batch of the shape and type of one sample of a batch."""
+    return jax.eval_shape(lambda: map_examples(lambda leaf: jnp.asarray(leaf)[:1], tree))
 
 
 def is_inexact(leaf: Any) -> bool:
@@ -111,12 +147,37 @@ def automatic(*trees: Any) -> tuple[Any, ...]:
     return jax.tree.map(relabelled, trees)
 
 
+def shared_out(function: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
+    """Shares the last argument of a function, and its result, out among devices, along the leading axis.
+
+    Args:
+        function: of arrays.
+        mesh: the devices, or None.
+
+    Returns:
+        The function.
+    """
+    if mesh is None:
+        return function
+    # without the types of its axes, by which jax.make_mesh would ask for inputs that are spread already
+    mesh = Mesh(mesh.devices, mesh.axis_names)
+    spread = PartitionSpec(mesh.axis_names)
+
+    def shared(*arguments: Any) -> Any:
+        specs = (*(PartitionSpec() for _ in arguments[1:]), spread)
+        # parameters are the same everywhere, yet their gradients are not to be summed over devices
+        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=spread, check_vma=False)(*arguments)
+
+    return shared
+
+
 def over_reals(apply_fn: ApplyFn, params: Any, *batch: Any) -> tuple[Any, ...]:
     """Rewrites a network as one of real parameters and outputs in single precision or better.
 
     The parameters are the floating leaves, in their order. Those in half precision are widened, so that squares and
     sums of gradients neither overflow nor round; complex ones become their real parts followed by their imaginary ones,
-    along the last axis. Other leaves, such as counters, masks and random keys, are constants.
+    along the last axis. Other leaves, such as counters, masks and random keys, are constants, and so are those that
+    `select` has fixed.
 
     Args:
         apply_fn: the network.
@@ -131,14 +192,15 @@ def over_reals(apply_fn: ApplyFn, params: Any, *batch: Any) -> tuple[Any, ...]:
         TypeError: a leaf of `params` is no array, or none is floating.
     """
     params, *rest = automatic(params, *batch)
-    leaves, structure = jax.tree.flatten(params)
+    leaves, structure = jax.tree.flatten(params, is_leaf=_is_fixed)
     if not leaves:
         raise ValueError("params: expected at least one array, got a pytree without leaves")
-    check_floating("params", params, "because the outputs are differentiated by the parameters")
-    originals = {i: jnp.asarray(leaf) for i, leaf in enumerate(leaves) if is_inexact(leaf)}
+    free = jax.tree.map(lambda leaf: None if _is_fixed(leaf) else leaf, params, is_leaf=_is_fixed)
+    check_floating("params", free, "because the outputs are differentiated by the parameters")
+    originals = {i: jnp.asarray(leaf) for i, leaf in enumerate(leaves) if not _is_fixed(leaf) and is_inexact(leaf)}
 
-    def network(reals: list[jax.Array], x: Any) -> jax.Array:
-        filled = list(leaves)
+    def network(reals: list[jax.Array], x: Any) -> Any:
+        filled = [leaf.value if _is_fixed(leaf) else leaf for leaf in leaves]
         for (i, original), real in zip(originals.items(), reals, strict=True):
             filled[i] = _restored(real, original)
         return jax.tree.map(widened, apply_fn(jax.tree.unflatten(structure, filled), x))
@@ -164,6 +226,29 @@ def _restored(real: jax.Array, original: jax.Array) -> jax.Array:
     if not jnp.iscomplexobj(original):
         return real if real.dtype == original.dtype else real.astype(original.dtype)
     return jax.lax.complex(*jnp.split(real, 2, axis=-1)).reshape(original.shape)
+
+
+def check_like(name: str, tree: Any, other_name: str, other: Any) -> None:
+    """Checks that a pytree has the structure and the shapes of another.
+
+    Args:
+        name: of the argument, for errors.
+        tree: pytree of arrays and numbers.
+        other_name: what the other is.
+        other: pytree of arrays, or of shapes.
+
+    Raises:
+        ValueError: structure or shapes differ.
+    """
+    expected, got = jax.tree.structure(other), jax.tree.structure(tree)
+    if expected != got:
+        raise ValueError(f"{name}: expected the structure of {other_name}, {expected}, got {got}")
+    for (path, a), b in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(other), strict=True):
+        if jnp.shape(a) != b.shape:
+            place = jax.tree_util.keystr(path)
+            raise ValueError(
+                f"{name}: expected the shape of {other_name}, {b.shape}{place and f' at {place}'}, got {jnp.shape(a)}"
+            )
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
@@ -210,7 +295,38 @@ def check_not_traced(function: str, **arguments: Any) -> None:
             )
 
 
-def output_shape(apply_fn: ApplyFn, params: Any, x: Any) -> jax.ShapeDtypeStruct:
+def as_matrix(network: Callable[..., Any]) -> Callable[..., jax.Array]:
+    """Returns the network whose outputs are one array (batch, outputs), see `ApplyFn`."""
+
+    def flat(*arguments: Any) -> jax.Array:
+        return matrix(network(*arguments))
+
+    return flat
+
+
+def matrix(outputs: Any) -> jax.Array:
+    """Returns a pytree of arrays (batch, ...) as one array (batch, outputs)."""
+    columns = [leaf.reshape(len(leaf), math.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(outputs)]
+    return columns[0] if len(columns) == 1 else jnp.concatenate(columns, axis=1)
+
+
+def as_outputs(columns: jax.Array, like: Any) -> Any:
+    """Returns an array (batch, outputs) as the outputs that it was made of.
+
+    Args:
+        columns: see `matrix`.
+        like: outputs, or their shapes and types; the number of samples does not count.
+
+    Returns:
+        A pytree like that of the outputs.
+    """
+    leaves, structure = jax.tree.flatten(like)
+    ends = np.cumsum([math.prod(leaf.shape[1:]) for leaf in leaves])[:-1]
+    parts = jnp.split(columns, ends.tolist(), axis=1)
+    return jax.tree.unflatten(structure, [a.reshape(len(a), *b.shape[1:]) for a, b in zip(parts, leaves, strict=True)])
+
+
+def output_shapes(apply_fn: ApplyFn, params: Any, x: Any) -> Any:
     """Checks a network and its inputs, without computing anything.
 
     Args:
@@ -219,27 +335,45 @@ def output_shape(apply_fn: ApplyFn, params: Any, x: Any) -> jax.ShapeDtypeStruct
         x: inputs, a pytree of arrays (batch, ...).
 
     Returns:
-        Shape (batch, outputs) and type of its outputs, which is at least float32.
+        Shapes (batch, ...) and types of its outputs, which are at least float32.
 
     Raises:
-        ValueError: `params` has no leaves, the batch is empty, the network cannot be applied to it, or the outputs are
-            not (batch, outputs).
-        TypeError: a leaf of `params` is no array or none is floating, or the outputs are not one floating array.
+        ValueError: `params` has no leaves, the batch is empty, the network cannot be applied to it, or an output is
+            not (batch, ...) or is empty.
+        TypeError: a leaf of `params` is no array or none is floating, or an output is no floating array.
     """
     network, reals, x = over_reals(apply_fn, params, x)
     batch = batch_length("x", x)
     try:
-        shape = jax.eval_shape(network, reals, x)
+        shapes = jax.eval_shape(network, reals, x)
     except Exception as error:
-        shapes = [(jax.tree_util.keystr(path), jnp.shape(leaf)) for path, leaf in jax.tree.leaves_with_path(x)]
-        raise ValueError(f"x: apply_fn fails on inputs of shape {_listed(shapes)}: {error}") from error
-    if not isinstance(shape, jax.ShapeDtypeStruct):
-        raise TypeError(f"apply_fn: expected one array (batch, outputs), got {type(shape).__name__}")
-    if not jnp.issubdtype(shape.dtype, jnp.floating):
-        raise TypeError(f"apply_fn: expected floating outputs, got {shape.dtype}")
-    if len(shape.shape) != 2 or shape.shape[0] != batch:
-        raise ValueError(f"apply_fn: expected outputs of shape ({batch}, outputs), got {shape.shape}")
-    return shape
+        given = [(jax.tree_util.keystr(path), jnp.shape(leaf)) for path, leaf in jax.tree.leaves_with_path(x)]
+        raise ValueError(f"x: apply_fn fails on inputs of shape {_listed(given)}: {error}") from error
+    found = jax.tree.leaves_with_path(shapes)
+    if not found:
+        raise TypeError("apply_fn: expected floating outputs (batch, ...), got a pytree without leaves")
+    for path, shape in found:
+        place = jax.tree_util.keystr(path)
+        if not jnp.issubdtype(shape.dtype, jnp.floating):
+            raise TypeError(f"apply_fn: expected floating outputs, got {shape.dtype}{place and f' at {place}'}")
+        if shape.shape[:1] != (batch,) or not shape.size:
+            expected = f"apply_fn: expected outputs of shape ({batch}, ...) that are not empty"
+            raise ValueError(f"{expected}, got {_listed([(place, shape.shape)])}")
+    return shapes
+
+
+def output_shape(apply_fn: ApplyFn, params: Any, x: Any) -> jax.ShapeDtypeStruct:
+    """Checks a network and its inputs as `output_shapes` does.
+
+    Args:
+        apply_fn: the network.
+        params: pytree of parameters.
+        x: inputs, a pytree of arrays (batch, ...).
+
+    Returns:
+        Shape (batch, outputs) and type of all outputs as one array.
+    """
+    return jax.eval_shape(matrix, output_shapes(apply_fn, params, x))
 
 
 def _listed(shapes: list[tuple[str, tuple[int, ...]]]) -> str:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.linalg
 
-from nasi_jax.ntk._network import ApplyFn, automatic, check_not_traced, output_shape
-from nasi_jax.ntk.probes import vector_product
+from nasi_jax.ntk._network import ApplyFn, automatic, check_not_traced, hashable, output_shape
+from nasi_jax.ntk.probes import products
 
 
 class Spectrum(NamedTuple):
@@ -103,12 +103,10 @@ def largest_eigenvalue(apply_fn: ApplyFn, params: Any, x: Any, *, key: jax.Array
     shape = output_shape(apply_fn, params, x)
     size = math.prod(shape.shape)
 
-    @jax.jit
-    def product(params: Any, x: Any, vector: jax.Array) -> jax.Array:
-        return vector_product(apply_fn, params, x, vector.reshape(shape.shape)).ravel()
+    apply_fn = hashable(apply_fn)
 
     def multiply(vector: np.ndarray) -> np.ndarray:
-        return np.asarray(product(params, x, jnp.asarray(vector, shape.dtype).ravel()))
+        return products(apply_fn, params, x, np.reshape(vector, (1, *shape.shape)).astype(shape.dtype)).ravel()
 
     start = np.asarray(jax.random.normal(key, (size,), shape.dtype))
     first = multiply(start)

@@ -13,10 +13,19 @@ import numpy as np
 import scipy.linalg
 
 from nasi_jax.data.losses import Loss, cross_entropy
-from nasi_jax.ntk._network import batch_length, check_count
+from nasi_jax.ntk._network import as_outputs, batch_length, check_count
 
 TraceMethod = Literal[
-    "exact", "neural-tangents", "hutchinson", "hadamard", "hutch++", "per-sample", "per-batch", "one-batch"
+    "exact",
+    "neural-tangents",
+    "hutchinson",
+    "hadamard",
+    "hutch++",
+    "xtrace",
+    "xnystrace",
+    "per-sample",
+    "per-batch",
+    "one-batch",
 ]
 """How a trace is computed.
 
@@ -28,11 +37,16 @@ Unbiased, with an error bar: ``"hutchinson"`` is the mean of ||J^T v||^2 over Ra
 sample share, and needs a fraction of the probes for the same error once a block of 2 to 4 times the number of outputs
 is affordable. ``"hutch++"`` (Meyer, Musco, Musco and Woodruff, 2021) spends half of its probes on the leading
 eigenvectors and the other half on what these leave, and pays where a few of them hold most of the trace, as in networks
-without normalisation.
+without normalisation. ``"xtrace"`` and ``"xnystrace"`` (Epperly, Tropp and Webber, 2024) let every vector do both, each
+left out in turn, and have the smallest errors there; the second needs half of the products and a kernel whose small
+eigenvalues are above the rounding of its largest.
 
 Lower bounds from the gradients of a loss, which need labels: ``"per-sample"``, ``"per-batch"`` and
 ``"one-batch"``, each below the one before.
 """
+
+RANDOM = {"hutchinson", "hadamard", "hutch++", "xtrace", "xnystrace"}
+"""Methods that need a key."""
 
 _PROBES_BETWEEN_LOOKS = 16  # after fewer, the spread is too often small by chance
 _LIPSCHITZ_SQUARED = 2.0  # of the cross entropy as a function of the logits: the supremum of ||softmax(f) - e_y||^2
@@ -59,7 +73,13 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    method: TraceMethod, shape: tuple[int, ...], y: Any, probes: int, batch_size: int | None, loss: Loss = cross_entropy
+    method: TraceMethod,
+    shape: tuple[int, ...],
+    y: Any,
+    probes: int,
+    batch_size: int | None,
+    loss: Loss = cross_entropy,
+    outputs_like: Any = None,
 ) -> Plan:
     """Lays out a method for a network's outputs.
 
@@ -70,6 +90,7 @@ def make_plan(
         probes: number of random vectors; made whole blocks of for "hadamard".
         batch_size: for "per-batch".
         loss: for the lower bounds.
+        outputs_like: shapes of the outputs as the network returns them, for the lower bounds.
 
     Returns:
         The plan.
@@ -98,7 +119,13 @@ def make_plan(
     if method == "per-batch" and (batch_size is None or samples % batch_size):
         raise ValueError(f"batch_size: expected a divisor of the {samples} samples, got {batch_size}")
     group = {"per-sample": 1, "per-batch": batch_size, "one-batch": samples}[method]
-    return Plan(_LossGradient(loss), group or samples, 1, lambda squares: (float(np.sum(squares)), math.nan))
+    leaves, structure = jax.tree.flatten(outputs_like)
+    return Plan(
+        _LossGradient(loss, structure, tuple(leaves)),
+        group or samples,
+        1,
+        lambda squares: (float(np.sum(squares)), math.nan),
+    )
 
 
 def sketch_size(probes: int, shape: tuple[int, ...]) -> int:
@@ -114,9 +141,12 @@ class _LossGradient(NamedTuple):
     """The cotangent of the mean loss of a group; equal for one loss, so that programs are compiled once for it."""
 
     loss: Loss
+    structure: Any
+    shapes: tuple[jax.ShapeDtypeStruct, ...]
 
     def __call__(self, outputs: jax.Array, labels: Any, random: Any, index: jax.Array) -> jax.Array:
-        gradient = jax.grad(lambda f: jnp.sum(self.loss(f, labels)))(outputs)
+        like = jax.tree.unflatten(self.structure, self.shapes)
+        gradient = jax.grad(lambda f: jnp.sum(self.loss(as_outputs(f, like), labels)))(outputs)
         squared = _LIPSCHITZ_SQUARED if self.loss is cross_entropy else 1.0
         return gradient / math.sqrt(squared * len(outputs))
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.extend.core
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
-from nasi_jax.ntk._network import ApplyFn, over_reals
+from nasi_jax.ntk._layers import inner_jaxprs
+from nasi_jax.ntk._network import ApplyFn, as_matrix, as_outputs, check_like, matrix, over_reals, shared_out
 from nasi_jax.ntk.gradients import squared_norm
 
 
-def vector_product(apply_fn: ApplyFn, params: Any, x: Any, vector: jax.Array) -> jax.Array:
+def vector_product(apply_fn: ApplyFn, params: Any, x: Any, vector: Any) -> Any:
     r"""Multiplies the empirical NTK with a vector, without forming it.
 
     .. math:: \Theta v = J J^\top v
@@ -23,12 +27,53 @@ def vector_product(apply_fn: ApplyFn, params: Any, x: Any, vector: jax.Array) ->
         apply_fn: the network; its outputs may depend on each other through the batch.
         params: pytree of parameters.
         x: inputs, a pytree of arrays (batch, ...).
-        vector: of the shape of the outputs, (batch, outputs).
+        vector: a pytree like the outputs.
 
     Returns:
-        The product, of the same shape, in float32 or better.
+        The product, a pytree like the outputs, in float32 or better.
+
+    Raises:
+        ValueError: the vector is not like the outputs.
     """
     network, reals, x = over_reals(apply_fn, params, x)
+    shapes = jax.eval_shape(network, reals, x)
+    check_like("vector", vector, "the outputs", shapes)
+    return as_outputs(_product(network, reals, x, matrix(jax.tree.map(jnp.asarray, vector))), shapes)
+
+
+def products(
+    apply_fn: ApplyFn, params: Any, x: Any, vectors: np.ndarray, chunk: int = 1, mesh: Mesh | None = None
+) -> np.ndarray:
+    """Multiplies the empirical NTK with many vectors, by one compiled program that is called from the host.
+
+    Args:
+        apply_fn: the network.
+        params: pytree of parameters.
+        x: inputs, a pytree of arrays (batch, ...).
+        vectors: of all outputs as one array, (count, batch, outputs).
+        chunk: number of vectors that a device takes together.
+        mesh: devices over which to spread them.
+
+    Returns:
+        The products, like the vectors.
+    """
+    size = min(chunk, len(vectors)) * (1 if mesh is None else mesh.size)
+    filled = np.concatenate([vectors, np.zeros((-len(vectors) % size, *vectors.shape[1:]), vectors.dtype)])
+    parts = [_products(apply_fn, mesh, params, x, filled[i : i + size]) for i in range(0, len(filled), size)]
+    return np.concatenate(parts)[: len(vectors)]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _products(apply_fn: ApplyFn, mesh: Mesh | None, params: Any, x: Any, vectors: jax.Array) -> jax.Array:
+    def compute(params: Any, x: Any, vectors: jax.Array) -> jax.Array:
+        network, reals, x = over_reals(apply_fn, params, x)
+        return jax.vmap(lambda vector: _product(network, reals, x, vector))(vectors)
+
+    return shared_out(compute, mesh)(params, x, vectors)
+
+
+def _product(network: ApplyFn, reals: list[jax.Array], x: Any, vector: jax.Array) -> jax.Array:
+    network = as_matrix(network)
     outputs, pullback = jax.vjp(lambda p: network(p, x), reals)
     return pushforward(network, reals, x, *pullback(jnp.asarray(vector, outputs.dtype)))
 
@@ -54,14 +99,10 @@ def pushforward(network: ApplyFn, reals: list[jax.Array], x: Any, tangents: list
 
 def _has_backward_pass_of_its_own(jaxpr: Any) -> bool:
     """Whether there is a function of `jax.custom_vjp` in a derivative, which then can be transposed, not evaluated."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "custom_lin":
-            return True
-        for part in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda part: hasattr(part, "eqns")):
-            inner = getattr(part, "jaxpr", part)
-            if hasattr(inner, "eqns") and _has_backward_pass_of_its_own(inner):
-                return True
-    return False
+    return any(
+        equation.primitive.name == "custom_lin" or any(map(_has_backward_pass_of_its_own, inner_jaxprs(equation)))
+        for equation in jaxpr.eqns
+    )
 
 
 class ParticipationRatio(NamedTuple):
@@ -95,6 +136,7 @@ def participation_ratio(apply_fn: ApplyFn, params: Any, x: Any, key: jax.Array) 
         The ratio, NaN where the network's outputs do not depend on its parameters, and the trace.
     """
     network, reals, x = over_reals(apply_fn, params, x)
+    network = as_matrix(network)
     outputs, pullback = jax.vjp(lambda p: network(p, x), reals)
     probe = jax.random.rademacher(key, outputs.shape, outputs.dtype)
     (gradient,) = pullback(probe)

@@ -12,6 +12,7 @@ from nasi_jax.report.figures import (
 )
 from nasi_jax.report.html import Section, html_report
 from nasi_jax.report.search import incumbent_figure, pareto_figure, pareto_front
+from nasi_jax.report.spectrum import spectral_density_figure
 
 __all__ = [
     "Section",
@@ -28,5 +29,6 @@ __all__ = [
     "pareto_front",
     "save_cell",
     "scatter_figure",
+    "spectral_density_figure",
     "training_figure",
 ]

@@ -2,6 +2,7 @@ import functools
 import importlib.metadata
 import subprocess
 import sys
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from nasi_jax import ntk
-from nasi_jax.ntk import _kernel, _trace, neural_tangents
+from nasi_jax.ntk import _kernel, neural_tangents
 
 
 @pytest.mark.parametrize("name", ntk_cases.NAMES)
@@ -37,27 +38,36 @@ def test_claiming_independent_samples_is_right_without_batch_statistics(name, im
 
 
 @pytest.mark.parametrize("name", ntk_cases.COUPLED)
-def test_claiming_independent_samples_is_wrong_with_batch_statistics(name, x64):
+def test_claiming_independent_samples_is_refused_with_batch_statistics(name, x64):
     f, params, x, _ = ntk_cases.make(name, batch=4)
-    claimed, right = ntk.kernel(f, params, x, batch_statistics=False), ntk.kernel(f, params, x)
-    assert np.abs(claimed - right).max() > 0.05 * np.abs(right).max()
+    for function in (ntk.kernel, ntk.trace, ntk.operator):
+        with pytest.raises(ValueError, match=r"batch_statistics: expected True or None, .* got False"):
+            function(f, params, x, batch_statistics=False)
 
 
-@pytest.mark.parametrize(("name", "batch_statistics"), [("dense", True), ("dense", False), ("batch-normalised", True)])
-def test_without_neural_tangents_kernels_are_the_same(name, batch_statistics, x64, monkeypatch):
-    f, params, x1, _ = ntk_cases.make(name, batch=4)
-    x2 = ntk_cases.make(name, batch=3, seed=1).x
-    j1, j2 = ntk_cases.jacobian(f, params, x1), ntk_cases.jacobian(f, params, x2)
-    monkeypatch.setattr(_kernel, "installed", lambda: False)
-    monkeypatch.setattr(_kernel, "load", None)
-    own = functools.partial(ntk.kernel, f, batch_statistics=batch_statistics)
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10)
-    close(own(params, x1, x2, form="full"), np.einsum("ikp,jlp->ijkl", j1, j2))
-    traced = np.einsum("ikp,jkp->ij", j1, j1)
-    close(jax.jit(own)(params, x1), traced)
-    close(own(params, x1, x2), np.einsum("ikp,jkp->ij", j1, j2))
-    close(own(params, x1, form="diagonal"), np.diag(traced))
-    close(own(params, x1, x2, form="summed"), np.einsum("ikp,jlp->ij", j1, j2))
+def test_a_branch_that_is_still_scaled_by_zero_is_seen_to_couple_samples(x64):
+    """The outputs are those without the branch, their gradients by its scale are not."""
+    f = lambda p, x: x @ p["w"] + p["scale"] * jax.nn.standardize(x @ p["w"], axis=0)  # noqa: E731
+    params, x = {"w": jnp.arange(6.0).reshape(3, 2), "scale": 0.0}, jax.random.normal(jax.random.key(0), (4, 3))
+    rows = ntk_cases.jacobian(f, params, x)
+    np.testing.assert_allclose(ntk.kernel(f, params, x), np.einsum("ikp,jkp->ij", rows, rows), rtol=1e-10)
+    with pytest.raises(ValueError, match="batch_statistics: expected True"):
+        ntk.kernel(f, params, x, batch_statistics=False)
+
+
+def test_a_network_of_batches_of_one_size_is_taken_as_a_whole(x64):
+    f, params, x, _ = ntk_cases.make("dense", batch=4)
+    fixed = lambda p, x: f(p, x.reshape(4, 5))  # noqa: E731
+    np.testing.assert_allclose(ntk.kernel(fixed, params, x), ntk.kernel(f, params, x), rtol=1e-10)
+    with pytest.raises(ValueError, match=r"batch_statistics: expected True or None, because apply_fn fails on single"):
+        ntk.kernel(fixed, params, x, batch_statistics=False)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_rounding_does_not_couple_samples(dtype):
+    f, params, x, _ = ntk_cases.make("convolutions")
+    params, x = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, x))
+    assert ntk.kernel(f, params, x, batch_statistics=False).shape == (6, 6)
 
 
 def test_without_neural_tangents_its_own_ways_say_how_to_install_it(monkeypatch):
@@ -67,8 +77,7 @@ def test_without_neural_tangents_its_own_ways_say_how_to_install_it(monkeypatch)
     case = ntk_cases.make("dense")[:3]
     monkeypatch.setattr(neural_tangents.importlib.metadata, "version", missing)
     monkeypatch.setattr(_kernel, "load", neural_tangents.load.__wrapped__)
-    monkeypatch.setattr(_trace, "load", neural_tangents.load.__wrapped__)
-    for implementation in ("ntk-vector-products", "structured-derivatives"):
+    for implementation in get_args(ntk.Implementation):
         with pytest.raises(ImportError, match="pip install --no-deps neural-tangents"):
             ntk.kernel(*case, implementation=implementation)
     with pytest.raises(ImportError, match="pip install --no-deps neural-tangents"):
@@ -88,8 +97,10 @@ def test_float32_agrees_to_single_precision(name, x64):
 @pytest.mark.parametrize(
     ("apply_fn", "params", "x", "error", "message"),
     [
-        (lambda p, x: (x @ p, x), jnp.ones((3, 2)), jnp.ones((4, 3)), TypeError, "apply_fn: expected one array"),
-        (lambda p, x: (x @ p).sum(), jnp.ones((3, 2)), jnp.ones((4, 3)), ValueError, r"\(4, outputs\)"),
+        (lambda p, x: (x @ p, x > 0), jnp.ones((3, 2)), jnp.ones((4, 3)), TypeError, r"got bool at \[1\]"),
+        (lambda p, x: {}, jnp.ones((3, 2)), jnp.ones((4, 3)), TypeError, "got a pytree without leaves"),
+        (lambda p, x: (x @ p)[:, :0], jnp.ones((3, 2)), jnp.ones((4, 3)), ValueError, r"not empty, got \(4, 0\)"),
+        (lambda p, x: (x @ p).sum(), jnp.ones((3, 2)), jnp.ones((4, 3)), ValueError, r"shape \(4, ...\) .*got \(\)"),
         (
             lambda p, x: jnp.argmax(x @ p, axis=-1, keepdims=True),
             jnp.ones((3, 2)),
@@ -100,7 +111,6 @@ def test_float32_agrees_to_single_precision(name, x64):
         (lambda p, x: x, {}, jnp.ones((4, 3)), ValueError, "params: expected at least one"),
         (lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((0, 3)), ValueError, "x: expected arrays"),
         (lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((4, 4)), ValueError, r"x: apply_fn fails .* shape \(4, 4\)"),
-        (lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((2, 4, 3)), ValueError, r"\(2, outputs\), got \(2, 4, 2\)"),
     ],
 )
 def test_bad_networks_are_refused(apply_fn, params, x, error, message):
@@ -116,6 +126,22 @@ def test_bad_options_are_refused():
         ntk.kernel(*arguments, implementation="auto")
     with pytest.raises(ValueError, match="x2: expected None"):
         ntk.kernel(*arguments, arguments[2], form="diagonal")
+    with pytest.raises(ValueError, match="memory: expected a positive number of bytes, got 0"):
+        ntk.kernel(*arguments, memory=0)
+
+
+@pytest.mark.parametrize(
+    ("x2", "message"),
+    [
+        (jnp.ones((4, 2)), r"x2: expected the shape of x1, .* \(1, 3\), got \(1, 2\)"),
+        ({"x": jnp.ones((4, 3))}, r"x2: expected the structure of x1"),
+        (jnp.ones((0, 3)), r"x2: expected arrays .* not empty, got shape \(0, 3\)"),
+    ],
+)
+def test_a_second_batch_of_another_kind_is_refused(x2, message):
+    for function in (ntk.kernel, ntk.operator):
+        with pytest.raises(ValueError, match=message):
+            function(lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((4, 3)), x2)
 
 
 def python(program):

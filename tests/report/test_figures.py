@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from nasi_jax import ntk
 from nasi_jax.report.figures import scatter_figure
+from nasi_jax.report.spectrum import spectral_density_figure
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,16 @@ def test_scores_of_many_magnitudes_have_a_logarithmic_axis_with_those_that_are_z
     assert (np.diff(places) > 0).all()
     if scale == "symlog":
         assert places[1] - places[0] > 0.05 * (places[2] - places[0])
+
+
+def test_a_spectral_density_is_drawn_with_its_errors():
+    nodes, weights = np.array([[1e-9, 1.0, 10.0], [1e-3, 2.0, 9.0]]), np.full((2, 3), 1 / 3)
+    shape, share = spectral_density_figure(ntk.SpectralDensity(nodes, weights, 30, 12)).axes
+    assert (shape.get_xscale(), share.get_xscale()) == ("log", "log")
+    values, density = shape.lines[0].get_data()
+    assert values[0] < 1e-3 < 10 < values[-1]
+    np.testing.assert_allclose(np.trapezoid(density, np.log(values)), 5 / 6, rtol=1e-2)
+    assert len(shape.collections) == 1
+    np.testing.assert_allclose(share.lines[0].get_ydata()[[0, -1]], [5 / 6, 0], atol=1e-9)
+    nothing = spectral_density_figure(ntk.SpectralDensity(np.zeros((1, 2)), np.full((1, 2), 0.5), 30, 2))
+    assert not nothing.axes[0].lines
