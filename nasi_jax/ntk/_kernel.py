@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from nasi_jax.ntk._contraction import Task, contraction
 from nasi_jax.ntk._coupling import is_coupled
 from nasi_jax.ntk._memory import free_memory
 from nasi_jax.ntk._network import ApplyFn, automatic, batch_length, check_like, hashable, of_one, output_shapes
 from nasi_jax.ntk.neural_tangents import load
+from nasi_jax.programs import is_traced
 
 KernelForm = Literal["traced", "full", "diagonal", "summed"]
 """What becomes of the outputs: the kernel is traced over them, (n1, n2); full, (n1, n2, outputs, outputs); the diagonal
@@ -82,6 +84,10 @@ def kernel(
         raise ValueError("x2: expected None with form='diagonal', got inputs")
     if memory is not None and not memory > 0:
         raise ValueError(f"memory: expected a positive number of bytes, got {memory}")
+    if AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types and is_traced((params, x1, x2)):
+        options: dict[str, Any] = {"form": form, "batch_statistics": batch_statistics, "memory": memory, "mesh": mesh}
+        whole = functools.partial(kernel, apply_fn, **options, implementation=implementation)
+        return jax.sharding.auto_axes(whole, out_sharding=PartitionSpec())(params, x1, x2)
     shapes, apply_fn = output_shapes(apply_fn, params, x1), hashable(apply_fn)
     if x2 is not None:
         batch_length("x2", x2)
