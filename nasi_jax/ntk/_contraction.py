@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from nasi_jax.data.source import map_examples
 from nasi_jax.ntk._jacobian import Rows, inner_products, rows_of
 from nasi_jax.ntk._layers import Program, program_of
-from nasi_jax.ntk._memory import Blocks, blocks_of
+from nasi_jax.ntk._memory import UNROLLED, Blocks, blocks_of
 from nasi_jax.ntk._network import ApplyFn, as_matrix, batch_length, over_reals, shared_out
 from nasi_jax.programs import is_traced
 
@@ -147,7 +147,12 @@ def _held(rows: Any, samples: jax.Array, columns: jax.Array, at_once: int) -> Ro
 
 
 def _map(function: Any, items: jax.Array) -> Any:
-    """Maps over a leading axis, without a loop where there is one item."""
-    if len(items) == 1:
-        return jax.tree.map(lambda leaf: leaf[None], function(items[0]))
-    return jax.lax.map(function, items)
+    """Maps over a leading axis, in turn, without a loop where there are few items."""
+    if len(items) > UNROLLED:
+        return jax.lax.map(function, items)
+    found = []
+    for item in items:
+        # one after the other, so that memory is used again
+        item = jax.lax.optimization_barrier((item, found[-1]))[0] if found else item
+        found.append(function(item))
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)

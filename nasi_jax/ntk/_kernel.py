@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from typing import Any, Literal, get_args
 
@@ -86,8 +85,9 @@ def kernel(
         raise ValueError(f"memory: expected a positive number of bytes, got {memory}")
     if AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types and is_traced((params, x1, x2)):
         options: dict[str, Any] = {"form": form, "batch_statistics": batch_statistics, "memory": memory, "mesh": mesh}
-        whole = functools.partial(kernel, apply_fn, **options, implementation=implementation)
-        return jax.sharding.auto_axes(whole, out_sharding=PartitionSpec())(params, x1, x2)
+        options["implementation"] = implementation
+        whole = jax.sharding.auto_axes(lambda given: kernel(apply_fn, *given, **options), out_sharding=PartitionSpec())
+        return whole((params, x1, x2))
     shapes, apply_fn = output_shapes(apply_fn, params, x1), hashable(apply_fn)
     if x2 is not None:
         batch_length("x2", x2)

@@ -11,6 +11,9 @@ import jax
 from nasi_jax.ntk._jacobian import entries, keeps_factors
 from nasi_jax.ntk._layers import Product, Program, inner_jaxprs
 
+UNROLLED = 8
+"""Turns that are written out, because loops of XLA are slow on a CPU."""
+
 _AT_ONCE = 2**26  # bytes of the rows that are computed together; more does not make them faster
 _LIMITS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"
 
@@ -100,7 +103,8 @@ def blocks_of(program: Program, form: str, coupled: bool, n1: int, n2: int, devi
             "or ntk.operator and ntk.trace, which form no kernel"
         )
     n, share = max(n1, n2), math.ceil(n1 / devices)
-    at_once = max(1, min(n, int(min(left / 4, _AT_ONCE) // once(outputs))))
+    at_once = max(_AT_ONCE // once(outputs), -(-n // UNROLLED))
+    at_once = max(1, min(n, at_once, int(left / 4 // once(outputs))))
     while at_once > 1 and at_once * (2 * once(outputs) + held(outputs) + at_once * pair(outputs)) > left:
         at_once = -(-at_once // 2)
     at_once = math.ceil(n / math.ceil(n / at_once))
