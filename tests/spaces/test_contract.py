@@ -85,7 +85,7 @@ def test_spaces_are_hashable_and_equal_by_value(space):
     assert hash(space) == hash(dataclasses.replace(space))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=SEEDS)
 def test_text_round_trip(space, seed):
     genotype = draw(space, seed)
@@ -94,7 +94,7 @@ def test_text_round_trip(space, seed):
     assert space.format(space.parse(text)) == text
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=SEEDS)
 def test_one_hot_round_trip(space, seed):
     genotype = draw(space, seed)
@@ -106,7 +106,7 @@ def test_one_hot_round_trip(space, seed):
     assert space.decode(weights) == genotype
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=SEEDS)
 def test_json_round_trip(space, seed):
     genotype = draw(space, seed)
@@ -146,7 +146,7 @@ def test_arrays_that_are_no_architecture_are_refused(space, network, change):
         space.format("a text")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=SEEDS)
 def test_decisions_round_trip(space, seed):
     genotype = draw(space, seed)
@@ -202,7 +202,7 @@ def test_neighbours_are_all_that_differ_in_exactly_one_choice(space, seed):
         assert space.parse(space.format(mutant)) == mutant
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=SEEDS)
 def test_a_child_takes_every_choice_from_a_parent(space, seed):
     first, second = draw(space, seed), draw(space, seed + 1)

@@ -93,7 +93,7 @@ def test_files_that_are_no_tables_are_refused_by_name(tmp_path, content, message
         st.text('ab,;\t"\n\r\0 1.', max_size=40).map(lambda text: f"arch,top1\n{text}".encode()),
     )
 )
-@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.settings(max_examples=200)
 def test_whatever_a_file_holds_it_is_read_or_refused_by_name(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_bytes(content)
