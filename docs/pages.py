@@ -227,11 +227,10 @@ def names_of_scores() -> str:
 
 def _strategy(name: str) -> tuple[str, str]:
     """Returns what a strategy does, and its references."""
-    from nasi_jax import search
     from nasi_jax.cli.help import described
+    from nasi_jax.cli.search import strategy_class
 
-    of_class = search.STRATEGIES.get(name) or type(search.METHODS[name]["default"])
-    return _cell(described(name)), _SETTINGS_OF_ANOTHER.get(name) or _source(of_class)
+    return _cell(described(name)), _SETTINGS_OF_ANOTHER.get(name) or _source(strategy_class(name))
 
 
 _SETTINGS_OF_ANOTHER = {

@@ -7,8 +7,8 @@ import re
 import shutil
 import textwrap
 
-from nasi_jax import search, spaces
-from nasi_jax.cli.search import presets, strategies
+from nasi_jax import spaces
+from nasi_jax.cli.search import presets, strategies, strategy_class
 
 EXAMPLES = {
     "search": {
@@ -82,7 +82,7 @@ def described(strategy: str) -> str:
     """
     if strategy == "gdas":  # settings of another strategy's class
         return "DARTS with one straight-through sample a step."
-    of_class = search.STRATEGIES.get(strategy) or type(search.METHODS[strategy]["default"])
+    of_class = strategy_class(strategy)
     return " ".join((inspect.getdoc(of_class) or "").split("\n\n")[0].split())
 
 

@@ -11,11 +11,13 @@ import tyro
 
 from nasi_jax import search, spaces
 from nasi_jax.cli.blackbox import BlackBoxOptions
+from nasi_jax.cli.blockwise import BlockwiseOptions
 from nasi_jax.cli.options import DataOptions, LimitOptions, SpaceOptions, load_settings, named_in
 from nasi_jax.cli.relaxed import RelaxedOptions, TrainedOptions
 from nasi_jax.scores import LatencyMethod, ScoreConfig, default_formula
 from nasi_jax.spaces.text import unknown
 
+_BLOCKWISE = "blockwise"
 _SETTINGS = ("strategy", "seeds", "seed", "precision", "latency")
 
 
@@ -106,15 +108,24 @@ class Search(Generic[MethodT]):
 
 def strategies() -> tuple[str, ...]:
     """Returns the names of all strategies that are registered, those that move logits first."""
-    return (*search.METHODS, *search.STRATEGIES)
+    return (*search.METHODS, *search.STRATEGIES, _BLOCKWISE)
 
 
 def presets(strategy: str) -> tuple[str, ...]:
     """Returns the names of the settings of a strategy, "default" first."""
     if strategy in search.METHODS:
         return tuple(search.METHODS[strategy])
+    if strategy == _BLOCKWISE:
+        return tuple(search.BLOCKWISE)
     prefix = f"{strategy}-"
     return ("default", *(name.removeprefix(prefix) for name in search.VARIANTS if name.startswith(prefix)))
+
+
+def strategy_class(strategy: str) -> type:
+    """Returns the class of a strategy that is registered."""
+    if strategy in search.STRATEGIES:
+        return search.STRATEGIES[strategy]
+    return type((search.BLOCKWISE if strategy == _BLOCKWISE else search.METHODS[strategy])["default"])
 
 
 def with_defaults(arguments: list[str], space: spaces.SearchSpace) -> Search[Any]:
@@ -146,6 +157,8 @@ def _method(strategy: str, preset: str, space: spaces.SearchSpace) -> Any:
     if strategy in search.METHODS:
         found = search.method(strategy, space, preset)
         return TrainedOptions(found) if isinstance(found, search.Supernet) else RelaxedOptions(found)
+    if strategy == _BLOCKWISE:
+        return BlockwiseOptions(search.BLOCKWISE[preset], size=space.search_size)
     name = strategy if preset == "default" else f"{strategy}-{preset}"
     variant = search.VARIANTS[name] if name in search.VARIANTS else search.STRATEGIES[strategy]()
     return BlackBoxOptions(variant, score=default_formula(space), networks=ScoreConfig(space.search_size, 32))
@@ -157,6 +170,8 @@ def typed(defaults: Search[Any], space: spaces.SearchSpace) -> Any:
         options: Any = TrainedOptions if isinstance(defaults.method, TrainedOptions) else RelaxedOptions
         settings: Any = type(defaults.method.strategy)
         return Search[options[settings[space.Size]]]
+    if isinstance(defaults.method, BlockwiseOptions):
+        return Search[BlockwiseOptions[space.Size]]
     return Search[BlackBoxOptions[type(defaults.method.strategy), space.Size]]
 
 

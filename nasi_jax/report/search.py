@@ -44,7 +44,13 @@ def incumbent_figure(curves: Sequence[np.ndarray], label: str, random: np.ndarra
 
 
 def pareto_figure(
-    costs: np.ndarray, values: np.ndarray, cost: str, label: str, chosen: int | None = None, bound: float | None = None
+    costs: np.ndarray,
+    values: np.ndarray,
+    cost: str,
+    label: str,
+    chosen: int | None = None,
+    bound: float | None = None,
+    dots: str = "evaluated",
 ) -> Figure:
     """Draws all evaluations as value over cost, those that nothing beats in both joined by a line.
 
@@ -55,6 +61,7 @@ def pareto_figure(
         label: what the value is.
         chosen: place of the chosen architecture, which is marked.
         bound: limit of the cost, drawn as a line.
+        dots: what the architectures are.
 
     Returns:
         The figure.
@@ -62,7 +69,7 @@ def pareto_figure(
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.add_subplot()
     finite = np.isfinite(values)
-    axes.scatter(costs[finite], values[finite], s=12, color="tab:blue", alpha=0.45, linewidths=0, label="evaluated")
+    axes.scatter(costs[finite], values[finite], s=12, color="tab:blue", alpha=0.45, linewidths=0, label=dots)
     front = pareto_front(costs, values)
     axes.plot(costs[front], values[front], color="tab:red", marker="o", markersize=4, linewidth=1.1,
               drawstyle="steps-post", label="Pareto front")  # fmt: skip

@@ -1,5 +1,7 @@
 """How good an architecture is, estimated without training it, and what it costs."""
 
+from nasi_jax.scores.block_ntk import BlockNTK
+from nasi_jax.scores.block_states import BlockStates, MappedBlock, Teacher, block_states, untrained
 from nasi_jax.scores.blocks import BlockCosts, block_costs
 from nasi_jax.scores.catalogue import FORMULAS, SCORES, Candidate, Option, Score, score
 from nasi_jax.scores.combination import Combination
@@ -15,6 +17,8 @@ __all__ = [
     "FORMULAS",
     "SCORES",
     "BlockCosts",
+    "BlockNTK",
+    "BlockStates",
     "Candidate",
     "Combination",
     "Compilation",
@@ -28,13 +32,17 @@ __all__ = [
     "LatencyMethod",
     "Limits",
     "LinearCost",
+    "MappedBlock",
     "Option",
     "Score",
     "ScoreConfig",
     "ScoreEvaluator",
     "Scorer",
     "TableEvaluator",
+    "Teacher",
     "block_costs",
+    "block_states",
     "default_formula",
     "score",
+    "untrained",
 ]

@@ -1,7 +1,7 @@
 """How architectures are chosen: strategies, each a frozen dataclass of its settings, and the loops that run them."""
 
 from nasi_jax.search.blackbox import BlackBox, Evaluation, Unique, incumbents
-from nasi_jax.search.blockwise import BlockEstimate, Blockwise, BlockwiseInfo, BlockwiseState, table
+from nasi_jax.search.blockwise import BLOCKWISE, BlockEstimate, Blockwise, BlockwiseInfo, BlockwiseState, table
 from nasi_jax.search.controller import LSTMController
 from nasi_jax.search.darts import DARTS, DARTSInfo, Mixture, Order
 from nasi_jax.search.eigenvalue import largest_eigenvalue, stop_at
@@ -26,6 +26,7 @@ from nasi_jax.search.update import normalised_expected_gradient, scale_by_larges
 from nasi_jax.search.variants import STRATEGIES, VARIANTS
 
 __all__ = [
+    "BLOCKWISE",
     "DARTS",
     "METHODS",
     "NASI",

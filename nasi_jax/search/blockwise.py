@@ -90,7 +90,8 @@ class Blockwise:
     The candidates of a block are put into bins by their size, so that neither the small nor the large ones drive the
     others out. In every round the estimate is trained on candidates drawn from what is left, a bin uniformly and then
     one of it; some of each bin are drawn and valued; and the worse half of these is removed. It ends when every bin has
-    a few left, which are valued once more. `nasi_jax.search.Chain` selects from them.
+    a few left, which are valued once more. `nasi_jax.search.Chain` selects from them. Where bins begin, how they are
+    drawn from and what happens when fewer than `drawn` are left, are choices of this library.
 
     A block is valued by itself and not within an architecture. So this is no `nasi_jax.search.Strategy`, which is told
     values of whole architectures.
@@ -107,8 +108,7 @@ class Blockwise:
 
     References:
         Xu et al., "NAS-BERT: Task-agnostic and adaptive-size BERT compression with neural architecture search", KDD
-        2021. How bins begin, how they are drawn from and what happens when fewer than `drawn` are left is not known
-        from there, and is as said here.
+        2021.
     """
 
     bins: int = 10
@@ -211,6 +211,10 @@ class Blockwise:
         """Returns how many are removed from bins of some sizes: half of what is drawn, and never below what is kept."""
         half = np.maximum(np.minimum(sizes, self.drawn) // 2, 1)
         return np.clip(sizes - self.kept, 0, half)
+
+
+BLOCKWISE: dict[str, Blockwise] = {"default": Blockwise(), "nasbert": Blockwise(pool=0, warmup=3)}
+"""Settings by name, "default" first, which is for a score on two cores; "nasbert" are the published ones."""
 
 
 def table(

@@ -120,26 +120,27 @@ class Chain:
         if not len(first.values):
             raise self._infeasible(limits)
         best = _unbeaten(first.values, first.costs[:, :1])[::-1]
-        return [self._selected(self._walked(completions, int(place))) for place in best]
+        return [self.at(self._walked(completions, int(place))) for place in best]
 
     def _descending(self, limits: Limits) -> Iterator[Selected]:
         """Yields everything within the limits by falling value: a best-first search that knows the best end."""
         names = tuple(limits.bounds)
         completions, bounds, number = self._completions(names, limits), self._bounds(names, limits), itertools.count()
         first = completions[0][0]
-        waiting: list[Any] = [(-first.values[0], 0, (), 0.0, np.zeros(len(names)))] if len(first.values) else []
+        waiting: list[Any] = [(-first.values[0], 0, 0, (), 0.0, np.zeros(len(names)))] if len(first.values) else []
         while waiting:
-            _, _, places, value, spent = heapq.heappop(waiting)
+            _, _, _, places, value, spent = heapq.heappop(waiting)
             block = len(places)
             if block == len(self.values):
-                yield self._selected(places)
+                yield self.at(places)
                 continue
             port = int(self.ports[block - 1][places[-1]]) if places else 0
             costs = spent + self._joint(block, names)[port][self.ports[block]] + self._own(block, names)
             values = value + self.values[block]
             reachable = values + self._best_ends(completions[block + 1], self.ports[block], bounds - costs)
             for place in np.flatnonzero(reachable > -math.inf):
-                entry = (-reachable[place], next(number), (*places, int(place)), values[place], costs[place])
+                # of equal ones the longest beginning first: there may be very many
+                entry = (-reachable[place], -block, next(number), (*places, int(place)), values[place], costs[place])
                 heapq.heappush(waiting, entry)
 
     @staticmethod
@@ -226,14 +227,15 @@ class Chain:
             place, port = int(here[port].following[place]), int(self.ports[block][places[-1]])
         return tuple(places)
 
-    def _selected(self, places: tuple[int, ...]) -> Selected:
+    def at(self, places: Sequence[int]) -> Selected:
+        """Returns the architecture of a candidate for each block, with its value and costs."""
         ports = [0, *(int(ports[place]) for ports, place in zip(self.ports, places, strict=True)), 0]
         costs = {}
         for name, own in self.costs.items():
             total = sum(float(costs[place]) for costs, place in zip(own, places, strict=True))
             joints = zip(self.joints[name], itertools.pairwise(ports), strict=True)
             costs[name] = total + sum(float(joint[pair]) for joint, pair in joints)
-        return Selected(places, sum(float(v[p]) for v, p in zip(self.values, places, strict=True)), costs)
+        return Selected(tuple(places), sum(float(v[p]) for v, p in zip(self.values, places, strict=True)), costs)
 
     def _joint(self, block: int, names: tuple[str, ...]) -> np.ndarray:
         """Returns the costs of the joint before a block, (ports before, ports, costs)."""

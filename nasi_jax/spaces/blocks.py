@@ -61,8 +61,17 @@ class BlockSpace(SearchSpace):
         """
         raise NotImplementedError
 
+    @property
+    def reference(self) -> int:
+        """The number of the candidate that every block of a large network made by hand has."""
+        raise NotImplementedError
+
     def joined(self, candidates: Sequence[int]) -> Any:
         """Returns the genotype of the candidates of all blocks, by their numbers."""
+        raise NotImplementedError
+
+    def block_text(self, candidate: int) -> str:
+        """Writes a candidate of a block, as the text form of a genotype does."""
         raise NotImplementedError
 
     def block(self, size: Any, port: int) -> SharedBlock:

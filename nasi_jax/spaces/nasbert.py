@@ -142,10 +142,22 @@ class NASBERT(BlockSpace):
         options = np.stack(np.unravel_index(np.arange(np.prod(_COUNTS)), _COUNTS), axis=1)
         return options[:, 0], np.asarray(_operations(jnp.asarray(options[:, 1:], jnp.int32)))
 
+    @property
+    def reference(self) -> int:
+        """The largest width with attention and feed-forward in turn, as of BERT."""
+        widths, operations = self.candidates
+        attention, forward = OPERATIONS.index("M") + 1, OPERATIONS.index("F") + 1
+        alternating = (operations == np.array([attention, forward] * (LAYERS // 2))).all(axis=1)
+        return int(np.flatnonzero((widths == len(WIDTHS) - 1) & alternating)[0])
+
     def joined(self, candidates: Sequence[int]) -> NASBERTGenotype:
         """Returns the encoder of four blocks by their numbers among `candidates`."""
         widths, operations = (values[np.asarray(candidates)] for values in self.candidates)
         return NASBERTGenotype(np.asarray(widths, np.int32), np.asarray(operations, np.int32))  # type: ignore[arg-type]
+
+    def block_text(self, candidate: int) -> str:
+        """Writes a candidate, ``192:S3,S7,M``."""
+        return self.format(self.joined([candidate] * BLOCKS)).partition("|")[0]
 
     def block(self, size: NASBERTSize, port: int) -> NASBERTBlock:
         """Returns all candidates of a block of a width; see `nasi_jax.spaces.BlockSpace`."""

@@ -1,5 +1,6 @@
 """The judge: trains and evaluates networks that were chosen."""
 
+from nasi_jax.train.distillation import Distillation, as_teacher, train_teacher
 from nasi_jax.train.evaluation import Evaluation, evaluate
 from nasi_jax.train.evaluator import TrainingEvaluator
 from nasi_jax.train.loop import (
@@ -21,11 +22,13 @@ from nasi_jax.train.recipes import RECIPES, Recipe, network, size
 
 __all__ = [
     "RECIPES",
+    "Distillation",
     "Evaluation",
     "NonFiniteLossError",
     "Recipe",
     "TrainState",
     "TrainingEvaluator",
+    "as_teacher",
     "evaluate",
     "init",
     "init_states",
@@ -38,6 +41,7 @@ __all__ = [
     "step",
     "steps_per_epoch",
     "time_step",
+    "train_teacher",
     "transformation",
     "update",
 ]

@@ -117,6 +117,12 @@ def test_values_that_are_not_finite_are_refused():
         Chain(blocks.values, blocks.ports, blocks.costs, blocks.joints)
 
 
+def test_of_very_many_equal_ones_some_are_found_at_once():
+    blocks = chain(11, (2000,) * 4)
+    equal = Chain([np.zeros(2000)] * 4, blocks.ports, blocks.costs, blocks.joints)
+    assert len(equal.best(Limits(max_params=25), 3)) == 3
+
+
 @pytest.mark.slow
 def test_a_hundred_candidates_a_block_take_seconds():
     """As many as NAS-BERT leaves: 10^8 combinations, under three limits."""
