@@ -122,7 +122,9 @@ def _stripe(
             program = task.program(network, reals, x2) if task.coupled else program
             rows = rows_of(program, reals, x2, task.products, task.coupled)
         elif task.mesh is None and len(samples) >= n2 and _is_whole(columns, program):
-            rows = lambda others, _: jax.tree.map(lambda leaf: leaf[others], held)  # noqa: E731
+            cut = lambda leaf, others: jax.lax.dynamic_slice_in_dim(leaf, others[0], blocks.at_once)  # noqa: E731
+            part = lambda others, _: jax.tree.map(lambda leaf: cut(leaf, others), held)  # noqa: E731
+            rows = part if count > 1 else lambda *_: held
         if task.form != "full":
             found = _map(lambda some: inner_products("traced", held, rows(some, columns)), others)
             return jnp.moveaxis(found, 0, 1).reshape(len(samples), -1)[:, :n2]

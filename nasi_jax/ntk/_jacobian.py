@@ -20,12 +20,12 @@ class Rows(NamedTuple):
     """Gradients of some outputs of some samples.
 
     Attributes:
-        dense: entries of gradients, (samples, outputs, entries).
+        dense: of each parameter whose gradients are formed, (samples, outputs, entries).
         factors: of each product whose gradients are kept as two factors: what it reads, (samples, groups, positions,
             inputs), and derivatives by what it gives, (samples, outputs, groups, positions, outputs of the layer).
     """
 
-    dense: jax.Array
+    dense: list[jax.Array]
     factors: list[tuple[jax.Array, jax.Array]]
 
 
@@ -72,7 +72,7 @@ def rows_of(
         _, pullback, inputs = jax.vjp(run, others, program.zeros(), has_aux=True)
         return pullback, [widened(value) for value in inputs]
 
-    def row(pullback: Any, inputs: list[jax.Array], cotangent: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+    def row(pullback: Any, inputs: list[jax.Array], cotangent: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         gradients, added = pullback(cotangent)
         dense, factors = [widened(leaf).ravel() for leaf in gradients], []
         for product, keep, read, result in zip(program.products, kept, inputs, added, strict=True):
@@ -81,7 +81,7 @@ def rows_of(
                 factors.append(slopes)
             else:
                 dense.append(jnp.einsum("gsd,gse->gde", read, slopes, precision=_HIGHEST).ravel())
-        return jnp.concatenate(dense) if dense else jnp.zeros(0, program.outputs.dtype), factors
+        return dense, factors
 
     def seeds(columns: jax.Array) -> jax.Array:
         return jax.nn.one_hot(columns, outputs, dtype=program.outputs.dtype)
@@ -123,10 +123,10 @@ def inner_products(form: str, first: Rows, second: Rows) -> jax.Array:
         first: rows of n1 samples.
         second: rows of n2 samples.
     """
-    total = _of_dense(form, first.dense, second.dense)
-    for (read1, slopes1), (read2, slopes2) in zip(first.factors, second.factors, strict=True):
-        total = total + _of_factors(form, read1, slopes1, read2, slopes2)
-    return total
+    parts = [_of_dense(form, *pair) for pair in zip(first.dense, second.dense, strict=True)]
+    for factors1, factors2 in zip(first.factors, second.factors, strict=True):
+        parts.append(_of_factors(form, *factors1, *factors2))
+    return sum(parts[1:], parts[0])
 
 
 def _of_dense(form: str, first: jax.Array, second: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from nasi_jax.ntk._layers import Product, Program, inner_jaxprs
 UNROLLED = 8
 """Turns that are written out, because loops of XLA are slow on a CPU."""
 
-_AT_ONCE = 2**26  # bytes of the rows that are computed together; more does not make them faster
+_AT_ONCE = 2**28  # bytes of the rows that are computed together; more does not make them faster
 _LIMITS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"
 
 
