@@ -29,7 +29,7 @@ from nasi_jax import data, scores, search, spaces, train
 from nasi_jax.scores import Limits
 
 SPACE = spaces.NASBERT()
-HAND_MADE = ("128:M,F", "256:M,F", "384:M,F,M,F", "512:M,F,M,F,M,F")
+HAND_MADE = ("256:M,F,M,F,M,F", "384:M,F,M,F", "512:M,F,M,F", "512:M,F,M,F,M,F")
 """In each of the four blocks."""
 TEACHER = "|".join(["512:M,F"] * 4)
 
@@ -48,7 +48,7 @@ class Options:
         words: words that are kept, the most frequent ones.
         teacher_steps: steps of the teacher.
         round_steps: steps of the shared weights of a block in each round.
-        pool: candidates of each of five bins that a search begins with.
+        pool: candidates of each of ten bins that a search begins with.
         drawn: blocks that both estimates rank.
         steps: steps of each training.
         batch: sequences in a batch.
@@ -64,7 +64,7 @@ class Options:
     words: int = 2000
     teacher_steps: int = 2000
     round_steps: int = 200
-    pool: int = 16
+    pool: int = 8
     drawn: int = 60
     steps: int = 1000
     batch: int = 32
@@ -145,7 +145,7 @@ def searched(
     options: Options, costs: scores.BlockCosts, estimate: search.BlockEstimate, limits: list[float]
 ) -> tuple[list[Any], np.ndarray]:
     """Returns the best network below each limit, and the values of drawn blocks, (blocks, drawn)."""
-    strategy = search.Blockwise(bins=5, pool=options.pool, kept=max(1, options.pool // 4), warmup=1)
+    strategy = search.Blockwise(pool=options.pool, kept=max(1, options.pool // 4), warmup=1)
     binned = strategy.binned({"params": costs.candidates["params"]})
     state = strategy.init(0, SPACE.blocks, binned, estimate)
     for latest, info in strategy.run(0, binned, estimate, state):

@@ -86,7 +86,10 @@ class BlockwiseOptions(Generic[SizeT]):
         """
         if not isinstance(space, spaces.BlockSpace):
             known = [name for name, one in spaces.SPACES.items() if isinstance(one, spaces.BlockSpace)]
-            raise ValueError(f"space: expected one of blocks in a row, {' or '.join(known)}, got {space.name!r}")
+            left_out = ", of which choices are left out" if isinstance(space, spaces.Restricted) else ""
+            raise ValueError(
+                f"space: expected a whole one of blocks in a row, {' or '.join(known)}, got {space.name!r}{left_out}"
+            )
         if verb.seeds != 1:
             raise ValueError(f"seeds: expected 1, because blocks of other weights do not compare, got {verb.seeds}")
         if self.estimate not in get_args(Estimate):
@@ -116,7 +119,8 @@ class BlockwiseOptions(Generic[SizeT]):
                 file = verb.out / "latency.json"
                 costs = block_costs(space, space.evaluation_size, source.outputs, x, latency=True, file=file)
                 _check_limits(space, costs, limits)
-            binned = self.strategy.binned({name: costs.candidates[name] for name in _binned_by(timed)})
+            sizes = {name: costs.candidates[name] for name in dict.fromkeys(("params", *limits.bounds))}
+            binned = self.strategy.binned(sizes, costs.within(limits))
 
             def begin(stored: Any, rows: list[runs.Row]) -> Iterator[runs.Step[Any]]:
                 estimate, kept = self._estimate(verb.seed, space, source, teacher, stored)
@@ -165,10 +169,6 @@ class _Named(NamedTuple):
     genotype: Any
     text: str
     selected: Selected
-
-
-def _binned_by(timed: bool) -> tuple[str, ...]:
-    return ("params", "latency_ms") if timed else ("params",)
 
 
 def _check_limits(space: spaces.BlockSpace, costs: BlockCosts, limits: Limits) -> None:

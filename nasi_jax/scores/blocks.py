@@ -14,6 +14,7 @@ import numpy as np
 from nasi_jax.data import map_examples
 from nasi_jax.scores.costs import counted
 from nasi_jax.scores.latency import Times, timed
+from nasi_jax.scores.limits import Limits
 from nasi_jax.spaces import BlockSpace, Piece
 
 _COUNTED = ("params", "flops")
@@ -41,6 +42,15 @@ class BlockCosts(NamedTuple):
             + sum(float(joint[ports[i], ports[i + 1]]) for i, joint in enumerate(self.joints[name]))
             for name, own in self.candidates.items()
         }
+
+    def within(self, limits: Limits) -> np.ndarray:
+        """Returns which candidates some architecture within limits may have, (candidates,) bool: of all blocks."""
+        may = np.ones(len(self.ports), bool)
+        for name, bound in limits.bounds.items():
+            own, joints = self.candidates[name], self.joints[name]
+            others = (len(joints) - 2) * own.min() + sum(joint.min() for joint in joints)
+            may &= own + others <= bound
+        return may
 
 
 def block_costs(

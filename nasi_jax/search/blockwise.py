@@ -121,17 +121,20 @@ class Blockwise:
         """Checks the options."""
         check_positive(self, bins=1, pool=0, drawn=2, kept=1, warmup=0)
 
-    def binned(self, costs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def binned(self, costs: Mapping[str, np.ndarray], allowed: np.ndarray | None = None) -> np.ndarray:
         """Returns the bin of each candidate.
 
         Args:
             costs: for each cost (candidates,), positive.
+            allowed: which candidates there are, (candidates,) bool, such as those that limits leave; all when None.
 
         Returns:
-            The first bin whose limits a candidate meets in all costs, (candidates,) int.
+            The first bin whose limits a candidate meets in all costs, (candidates,) int; -1 where it is not allowed.
         """
-        shares = np.max([cost / cost.max() for cost in costs.values()], axis=0)
-        return np.clip(np.ceil(self.bins * shares - 1e-9).astype(int) - 1, 0, self.bins - 1)
+        there = np.ones(len(next(iter(costs.values()))), bool) if allowed is None else allowed
+        shares = np.max([cost / cost[there].max() for cost in costs.values()], axis=0)
+        bins = np.clip(np.ceil(self.bins * shares - 1e-9).astype(int) - 1, 0, self.bins - 1)
+        return np.where(there, bins, -1)
 
     def init(self, seed: int, blocks: int, binned: np.ndarray, estimate: BlockEstimate) -> BlockwiseState:
         """Returns the state before the first step.
@@ -148,14 +151,14 @@ class Blockwise:
         alive = np.zeros((blocks, len(binned)), bool)
         for block, row in enumerate(alive):
             generator = np.random.default_rng([seed, block])
-            for number in np.unique(binned):
+            for number in np.unique(binned[binned >= 0]):
                 members = np.flatnonzero(binned == number)
                 row[generator.permutation(members)[: self.pool or None]] = True
         return BlockwiseState(np.array(0), alive, np.full(alive.shape, np.nan), estimate.init(seed))
 
     def rounds(self, binned: np.ndarray) -> int:
         """Returns how many rounds it takes until every bin has only what is kept."""
-        sizes, count = np.bincount(binned, minlength=self.bins), 0
+        sizes, count = np.bincount(binned[binned >= 0], minlength=self.bins), 0
         if self.pool:
             sizes = np.minimum(sizes, self.pool)
         while (sizes > self.kept).any():

@@ -73,6 +73,20 @@ def test_a_bin_holds_what_meets_its_limits_in_all_costs():
     np.testing.assert_array_equal(even, np.arange(10))
 
 
+def test_what_limits_rule_out_is_in_no_bin():
+    allowed = COSTS["params"] < 40
+    binned = STRATEGY.binned(COSTS, allowed)
+    np.testing.assert_array_equal(binned >= 0, allowed)
+    assert (binned == STRATEGY.bins - 1).any()
+    estimate = Known()
+    state = STRATEGY.init(0, BLOCKS, binned, estimate)
+    steps = list(STRATEGY.run(0, binned, estimate, state))
+    assert all(allowed[i] for _, i in estimate.asked)
+    last = steps[-1][0]
+    assert not last.alive[:, ~allowed].any()
+    assert (last.alive.sum(axis=1) == np.minimum(np.bincount(binned[allowed], minlength=5), 4).sum()).all()
+
+
 @pytest.mark.parametrize("strategy", [STRATEGY, dataclasses.replace(STRATEGY, pool=20, warmup=2)])
 @pytest.mark.parametrize("estimate", [Known, Trained])
 def test_it_ends_when_every_bin_has_what_is_kept(strategy, estimate):
