@@ -55,7 +55,8 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
             log(a+b) for the logarithms of ranks; or transfer or ratio-zico, formulas that have a name.
         table: CSV file of a benchmark, plain or gzipped, whose figures are the values instead.
         column: the column of the table that is maximised.
-        recipe: short training whose accuracy on held-out data is the value instead; see nasi train.
+        recipe: short training whose accuracy on held-out data is the value instead, and settings of its own, as
+            in "nasbench201-12(epochs=3,batch=64)"; see nasi train.
         holdout: share of the data that is held out from it.
         evaluations: number of architectures that are evaluated, for each search.
         unique: whether an architecture that was evaluated is left out when it is chosen again; by default in grid
@@ -111,7 +112,10 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
             raise ValueError(f"parallel: expected a positive integer, got {self.parallel}")
         population = getattr(self.strategy, "population", 1)
         if population > self.evaluations:
-            raise ValueError(f"population: expected at most the {self.evaluations} evaluations, got {population}")
+            raise ValueError(
+                f"population: expected at most the {self.evaluations} evaluations, got {population}; pass a smaller"
+                " --population"
+            )
         worth = opened(self, verb, space)
         self.strategy.init(jax.random.key(0), space)  # what does not fit is said before the folder is made
         folder = RunFolder.open(

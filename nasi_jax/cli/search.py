@@ -176,11 +176,22 @@ def typed(defaults: Search[Any], space: spaces.SearchSpace) -> Any:
 
 
 def _check_own(arguments: list[str], strategy: str, method: Any, space: spaces.SearchSpace) -> None:
-    """Raises where an option is one of another strategy, which it names."""
+    """Raises where an option is one of another strategy, which it names, or of another estimate."""
     own = _options(Search(method=method)) | {"method"}
-    for argument in arguments:
-        option = argument.partition("=")[0]
-        if not option.startswith("--") or (name := option[2:].replace("-", "_").removeprefix("no_")) in own:
+    options = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    names = [option[2:].replace("-", "_").removeprefix("no_") for option in options]
+    others = [name for name in ("table", "recipe") if name in names]
+    if isinstance(method, BlackBoxOptions) and others:
+        of_scores = [name for name in names if name == "score" or name in _options(method.networks)]
+        if of_scores and others[0] == "table":
+            raise ValueError(
+                f"{of_scores[0]}: an option of a search by scores, got --table, whose figures are the values"
+            )
+        if of_scores:
+            written = f"{of_scores[0]}: an option of a search by scores, got --recipe, which has settings of its own"
+            raise ValueError(f'{written}, written --recipe "NAME(batch=64,channels=8)"')
+    for name in names:
+        if name in own:
             continue
         others = [s for s in strategies() if s != strategy and name in _options(_method(s, "default", space))]
         others += [

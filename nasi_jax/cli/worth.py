@@ -17,7 +17,7 @@ from nasi_jax import data, spaces, train
 from nasi_jax.runs import RunFolder
 from nasi_jax.scores import Combination, Evaluator, Formula, ScoreEvaluator, Scorer, TableEvaluator, score
 from nasi_jax.scores.cluster import evaluators
-from nasi_jax.spaces.text import unknown
+from nasi_jax.spaces.text import configured, unknown
 
 if TYPE_CHECKING:
     from nasi_jax.cli.blackbox import BlackBoxOptions
@@ -82,7 +82,13 @@ def opened(options: BlackBoxOptions, verb: Search, space: spaces.SearchSpace) ->
 def _of_table(options: BlackBoxOptions, space: spaces.SearchSpace) -> Worth:
     if options.column is None:
         raise ValueError("column: expected the column of the table to maximise, got none")
-    table = nasi_jax.tabular.Table.read(options.table or "", [options.column])
+    path = options.table or ""
+    header = nasi_jax.tabular.header(path, "table")
+    if options.column not in header:
+        raise ValueError(unknown("column", options.column, [name for name in header if name != "arch"]))
+    table = nasi_jax.tabular.Table.read(path, [options.column])
+    if not any(_is_of(space, text) for text in table.rows):
+        raise ValueError(f"table: expected architectures of {space.name}, none of the {len(table.rows)} rows is one")
     evaluator, column = TableEvaluator(space, table), options.column
 
     def random(evaluations: int) -> np.ndarray:
@@ -93,6 +99,14 @@ def _of_table(options: BlackBoxOptions, space: spaces.SearchSpace) -> Worth:
 
     return Worth(column, (column,), 10, 1, lambda *_: (evaluator, lambda figures: figures[column]), random,
                  "in closed form from the table")  # fmt: skip
+
+
+def _is_of(space: spaces.SearchSpace, text: str) -> bool:
+    try:
+        space.parse(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _of_scores(options: BlackBoxOptions, verb: Search, space: spaces.SearchSpace) -> Worth:
@@ -142,13 +156,11 @@ def _reference(evaluator: Evaluator, space: spaces.SearchSpace, seed: int, folde
 
 
 def _of_training(options: BlackBoxOptions, verb: Search, space: spaces.SearchSpace) -> Worth:
-    if options.recipe not in train.RECIPES:
-        raise ValueError(unknown("recipe", options.recipe, train.RECIPES))
+    recipe = configured("recipe", options.recipe or "", train.RECIPES)
     if verb.data.name == "gaussian":
         raise ValueError("data: expected a data set with labels for --recipe, got 'gaussian'")
     source: Any = verb.data.source(space)
     training, held_out = data.hold_out(source, options.holdout)
-    recipe = train.RECIPES[options.recipe or ""]
 
     def make() -> Callable[[int], Evaluator]:
         return functools.partial(train.TrainingEvaluator, space, recipe, training, held_out)

@@ -188,10 +188,14 @@ def over_reals(apply_fn: ApplyFn, params: Any, *batch: Any) -> tuple[Any, ...]:
         The network over the list of real parameters, that list, and inputs and labels; all with automatic axes.
 
     Raises:
-        ValueError: `params` has no leaves.
+        ValueError: `params` has no leaves, or there are inputs without samples.
         TypeError: a leaf of `params` is no array, or none is floating.
     """
     params, *rest = automatic(params, *batch)
+    for given in rest:
+        sizes = [jnp.size(leaf) for leaf in jax.tree.leaves(given)]
+        if sizes and not any(sizes):
+            raise ValueError(f"x: expected at least one sample, got {jax.tree.map(jnp.shape, given)}")
     leaves, structure = jax.tree.flatten(params, is_leaf=_is_fixed)
     if not leaves:
         raise ValueError("params: expected at least one array, got a pytree without leaves")

@@ -51,7 +51,7 @@ def spectrum(kernel: jax.Array) -> Spectrum:
     """
     kernel = jnp.asarray(kernel)
     shape = kernel.shape
-    if len(shape) not in {2, 4} or shape[0] != shape[1] or shape[2:3] != shape[3:]:
+    if len(shape) not in {2, 4} or shape[0] != shape[1] or shape[2:3] != shape[3:] or 0 in shape:
         raise ValueError(f"kernel: expected shape (n, n) or (n, n, outputs, outputs), got {shape}")
     if len(shape) == 4:
         kernel = jnp.transpose(kernel, (0, 2, 1, 3)).reshape(shape[0] * shape[2], -1)

@@ -101,7 +101,8 @@ def read_text(path: str | pathlib.Path, argument: str) -> str:
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{argument}: expected a file, there is none at {str(path)!r}")
+        there = "a folder" if pathlib.Path(path).is_dir() else "none"
+        raise FileNotFoundError(f"{argument}: expected a file, there is {there} at {str(path)!r}")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -9,7 +9,7 @@ import tempfile
 import zlib
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from nasi_jax.programs import numerics
 from nasi_jax.runs.files import Appended, read_object, remove_partial, write_atomic
@@ -19,6 +19,8 @@ CONFIG = "config.json"
 HISTORY = "history.jsonl"
 CHECKPOINT = "checkpoint.msgpack"
 _LOCK = ".lock"
+
+_Use = Literal["continue", "grow", "replace"]
 
 Row = dict[str, Any]
 """A line of a history: names and JSON values."""
@@ -106,22 +108,22 @@ class RunFolder:
                 f"out: expected an empty folder or a run, {shown} holds other files and no {CONFIG}; "
                 "choose another folder"
             )
-        grown = bool(names) and self._check(config, results, growing, overwrite)
-        if names and overwrite:
+        use = self._check(config, results, growing, overwrite) if names else "continue"
+        if use == "replace":
             # results first: without them, what is left after a crash is an unfinished run
             for name in (*results, CHECKPOINT, *leaves, HISTORY, CONFIG):
                 if (path / name).is_dir():
                     shutil.rmtree(path / name)
                 else:
                     (path / name).unlink(missing_ok=True)
-        if grown:  # before the configuration says that there is more to do
+        if use == "grow":  # before the configuration says that there is more to do
             for name in results:
                 (path / name).unlink(missing_ok=True)
-        if grown or not (path / CONFIG).exists():
+        if use == "grow" or not (path / CONFIG).exists():
             write_atomic(path / CONFIG, json.dumps(config, indent=2) + "\n")
 
-    def _check(self, config: dict[str, Any], results: Sequence[str], growing: Sequence[str], overwrite: bool) -> bool:
-        """Raises if the folder, which holds a config.json, may not be used; tells whether its run is to grow."""
+    def _check(self, config: dict[str, Any], results: Sequence[str], growing: Sequence[str], overwrite: bool) -> _Use:
+        """Raises if the folder, which holds a config.json, may not be used; says what becomes of its run."""
         path, shown = self.path, repr(str(self.path))
         try:
             stored = read_object(path / CONFIG, "out")
@@ -132,7 +134,7 @@ class RunFolder:
                 raise RunFolderError(
                     f"out: cannot read {CONFIG} of the run in {shown}; pass --overwrite to start it anew"
                 ) from error
-            return False
+            return "replace"
         if "run" not in stored:
             raise RunFolderError(f"out: {CONFIG} in {shown} is not that of a run; choose another folder")
         if stored["run"] != config["run"]:
@@ -141,19 +143,27 @@ class RunFolder:
                 "now); choose another folder"
             )
         if overwrite:
-            return False
+            return "replace"
         more = {name: config[name] for name in growing if _is_more(config[name], stored.get(name))}
         differing = differences(stored | more, config)
+        if differing and not self._is_begun(results):  # it stopped at once, for one by a setting that is mended now
+            return "replace"
         if differing:
             raise RunFolderError(
                 f"out: {shown} holds a run of another configuration ({', '.join(differing)}); "
                 "choose another folder or pass --overwrite"
             )
         if more:
-            return True
+            return "grow"
         if all((path / name).exists() for name in results):
             raise RunFolderError(f"out: {shown} holds a finished run; pass --overwrite to replace it")
-        return False
+        return "continue"
+
+    def _is_begun(self, results: Sequence[str]) -> bool:
+        """Whether the folder holds more than the configuration of a run: a row, a checkpoint or a result."""
+        history = self.path / HISTORY
+        rows = history.stat().st_size if history.is_file() else 0
+        return rows > 0 or any((self.path / name).exists() for name in (CHECKPOINT, *results))
 
     def close(self) -> None:
         """Lets other processes use the folder."""

@@ -422,7 +422,7 @@ def score(text: str) -> Score:
     """
     name, given = named(text)
     if name not in SCORES:
-        raise ValueError(unknown("score", name, SCORES))
+        raise ValueError(unknown("score", name, [*SCORES, *FORMULAS]))
     found = SCORES[name]
     for option, value in given.items():
         if option not in found.options:

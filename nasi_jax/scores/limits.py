@@ -54,4 +54,4 @@ class InfeasibleError(ValueError):
             f"{name} at most {bound:.6g}, the smallest seen is {smallest[name]:.6g}"
             for name, bound in limits.bounds.items()
         )
-        super().__init__(f"limits: none of the {seen} architectures that were looked at meets them: {listed}")
+        super().__init__(f"limits: no architecture that was looked at meets them, of {seen}: {listed}")

@@ -176,7 +176,8 @@ class BlackBox:
         if self._space.format(told.genotype) != self._space.format(genotype):
             raise ValueError(
                 f"history: expected evaluation {len(self.evaluations)} to be of {self._space.format(genotype)}, got "
-                f"{self._space.format(told.genotype)}; it is of a search with other options"
+                f"{self._space.format(told.genotype)}; it is of a search with other options, or "
+                "a line was taken out; pass --overwrite to start anew"
             )
         self._known[self._space.format(genotype)] = told
         return told
@@ -191,8 +192,9 @@ class BlackBox:
                 figures = dict(next(stream))
                 reason = str(figures.pop(FAILED, ""))
                 value = math.nan if reason else self._value(figures)
-                if not reason and math.isnan(value):
-                    reason = "not a number: " + " ".join(n for n, v in figures.items() if math.isnan(v))
+                if not reason and not math.isfinite(value):
+                    reason = "not a finite number: " + " ".join(n for n, v in figures.items() if not math.isfinite(v))
+                    value = math.nan
                 self._known[text] = Evaluation(genotype, value, figures, self._costs(genotype), reason)
             yield self._known[text]
 

@@ -81,7 +81,13 @@ class Strategy(Protocol, Generic[S]):
 
         Returns:
             The next state.
+
+        Raises:
+            ValueError: there is not one value for each genotype.
         """
+        count = len(jax.tree.leaves(genotypes)[0])
+        if jnp.shape(values) != (count,):
+            raise ValueError(f"values: expected shape ({count},), one for each genotype, got {jnp.shape(values)}")
 
         def one(state: S, told: tuple[Any, jax.Array]) -> tuple[S, None]:
             genotype, value = told

@@ -1,7 +1,5 @@
 """Search spaces: what can be chosen, and the Flax networks of what was chosen."""
 
-import dataclasses
-
 from nasi_jax.spaces.base import (
     Alphas,
     Edge,
@@ -36,7 +34,7 @@ from nasi_jax.spaces.nasbench_graph_network import NASBenchGraphNetwork, NASBenc
 from nasi_jax.spaces.nasbert import NASBERT, NASBERTGenotype
 from nasi_jax.spaces.nasbert_network import NASBERTNetwork, NASBERTSize
 from nasi_jax.spaces.restricted import IMPOSSIBLE, Restricted, restricted
-from nasi_jax.spaces.text import named, unknown
+from nasi_jax.spaces.text import configured
 from nasi_jax.spaces.transnas import TransNASGenotype, TransNASMicro, TransNASNetwork, TransNASSize
 
 _SPACES: tuple[SearchSpace, ...] = (
@@ -65,20 +63,7 @@ def get(name: str) -> SearchSpace:
     Raises:
         ValueError: there is none of that name, or an attribute is unknown or out of range.
     """
-    if name in SPACES:
-        return SPACES[name]
-    try:
-        base, options = named(name)
-    except ValueError:
-        base, options = name, {}
-    if base not in SPACES or not options:
-        raise ValueError(unknown("space", name, SPACES))
-    known = [field.name for field in dataclasses.fields(SPACES[base])]  # type: ignore[arg-type]
-    strange = [option for option in options if option not in known]
-    if strange:
-        listed = f"options {', '.join(known)}" if known else "no options"
-        raise ValueError(f"space: {base} has {listed}, got {name!r}")
-    return dataclasses.replace(SPACES[base], **options)  # type: ignore[type-var]
+    return configured("space", name, SPACES)
 
 
 __all__ = [

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import difflib
 import re
 import warnings
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _PLAIN = str.maketrans("‘’“”\xa0", "''\"\" ")
 _TIME = r"\[?\d+[-/:.]\d[\w/:.,+-]*\]?"
@@ -183,6 +186,37 @@ def named(text: str) -> tuple[str, dict[str, Any]]:
         except (ValueError, SyntaxError):
             options[name] = value
     return match[1], options
+
+
+def configured(argument: str, text: str, known: Mapping[str, T]) -> T:
+    """Returns what is registered under a name, a dataclass, with the options that the text gives.
+
+    Args:
+        argument: what it is the name of, for errors.
+        text: ``name`` or ``name(option=value, ...)``.
+        known: what is registered.
+
+    Raises:
+        ValueError: there is none of that name, or an option is unknown, of another type or out of range.
+    """
+    if text in known:
+        return known[text]
+    try:
+        name, options = named(text)
+    except ValueError:
+        name, options = text, {}
+    if name not in known:
+        raise ValueError(unknown(argument, text, known))
+    found: Any = known[name]
+    has = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+    for option, value in options.items():
+        if option not in has:
+            listed = f"options {', '.join(has)}" if has else "no options"
+            raise ValueError(f"{argument}: {name} has {listed}, got {text!r}")
+        kind = type(has[option])
+        if kind in (bool, int, float, str) and type(value) not in {kind, int if kind is float else kind}:
+            raise ValueError(f"{argument}: expected {option} of type {kind.__name__}, got {value!r}")
+    return dataclasses.replace(found, **options)
 
 
 def summands(text: str) -> list[str]:

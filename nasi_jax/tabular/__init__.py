@@ -3,7 +3,7 @@
 from nasi_jax.tabular.closed_form import Expectation, best_of_random
 from nasi_jax.tabular.nats import from_nats_bench
 from nasi_jax.tabular.statistics import STATISTICS, Ranking, Statistic, as_json, rank, rank_sum
-from nasi_jax.tabular.table import Table, read_rows
+from nasi_jax.tabular.table import Table, header, read_rows
 
 __all__ = [
     "STATISTICS",
@@ -14,6 +14,7 @@ __all__ = [
     "as_json",
     "best_of_random",
     "from_nats_bench",
+    "header",
     "rank",
     "rank_sum",
     "read_rows",

@@ -13,6 +13,7 @@ import math
 import pathlib
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -161,11 +162,7 @@ def read_rows(
             cells than the first.
     """
     path = pathlib.Path(path)
-    shown = repr(str(path))
-    lines = list(io.StringIO(_text(path, argument), newline=""))
-    first = lines[0] if lines else ""
-    # by the names of the columns, because genotypes have commas in their text
-    reader = csv.reader(lines, delimiter=max(_DELIMITERS, key=first.count), skipinitialspace=True)
+    shown, reader = repr(str(path)), _reader(path, argument)
     try:
         header = [name.strip() for name in next(reader, [])]
         found = [name for name in columns if header.count(name) != 1]
@@ -182,9 +179,35 @@ def read_rows(
         raise ValueError(f"{argument}: line {reader.line_num} of {shown} is not CSV: {error}") from error
 
 
+def header(path: str | pathlib.Path, argument: str) -> list[str]:
+    """Returns the names of the columns of a CSV file.
+
+    Args:
+        path: the file, see `read_rows`.
+        argument: name of the option or argument that names it, for messages.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, or is no such text.
+    """
+    path = pathlib.Path(path)
+    try:
+        return [name.strip() for name in next(_reader(path, argument), [])]
+    except csv.Error as error:
+        raise ValueError(f"{argument}: the first line of {str(path)!r} is not CSV: {error}") from error
+
+
+def _reader(path: pathlib.Path, argument: str) -> Any:
+    lines = list(io.StringIO(_text(path, argument), newline=""))
+    first = lines[0] if lines else ""
+    # by the names of the columns, because genotypes have commas in their text
+    return csv.reader(lines, delimiter=max(_DELIMITERS, key=first.count), skipinitialspace=True)
+
+
 def _text(path: pathlib.Path, argument: str) -> str:
     if not path.is_file():
-        raise FileNotFoundError(f"{argument}: expected a CSV file, there is none at {str(path)!r}")
+        there = "a folder" if path.is_dir() else "none"
+        raise FileNotFoundError(f"{argument}: expected a CSV file, there is {there} at {str(path)!r}")
     try:
         content = path.read_bytes()
         if content.startswith(_GZIP):

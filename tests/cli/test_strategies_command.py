@@ -139,7 +139,23 @@ def test_several_scores_have_one_value_whose_reference_is_kept(tmp_path):
         (["--score", "zico(probes=2)"], "zico has no options"),
         (["--column", "accuracy"], "column: expected with --table"),
         (["--table", "TABLE"], "column: expected the column of the table"),
-        (["--table", "TABLE", "--column", "acuracy"], "acuracy"),
+        (
+            ["--table", "TABLE", "--column", "acuracy"],
+            "column: expected one of 'accuracy', 'other', got 'acuracy'; did",
+        ),
+        (
+            ["--table", "TABLE", "--column", "accuracy", "--score", "zico"],
+            "score: an option of a search by scores, got",
+        ),
+        (["--table=TABLE", "--column", "accuracy", "--batch=4"], "batch: an option of a search by scores, got --table"),
+        (["--recipe", "nasbench201-12", "--channels", "2"], "channels: an option of a search by scores, got --recipe"),
+        (["--recipe", "nasbench201-12(epoch=2)"], "recipe: nasbench201-12 has options epochs, batch"),
+        (["--recipe", "nasbench201-12(epochs=two)"], "recipe: expected epochs of type int, got 'two'"),
+        (["--recipe", "nasbench201-12(epochs=0)"], "epochs: expected a positive integer, got 0"),
+        (
+            ["--table", "TABLE", "--column", "accuracy", "--space", "darts"],
+            "table: expected architectures of darts, none",
+        ),
         (["--table", "TABLE", "--column", "accuracy", "--recipe", "nasbench201"], "expected one of --score, --table"),
         (["--recipe", "nasbench"], "did you mean 'nasbench201'"),
         (["--recipe", "nasbench201-12"], "data: expected a data set with labels"),
@@ -151,7 +167,7 @@ def test_several_scores_have_one_value_whose_reference_is_kept(tmp_path):
     ],
 )
 def test_bad_options_are_one_line_and_leave_no_folder(tmp_path, table, capsys, arguments, message):
-    given = [str(table) if argument == "TABLE" else argument for argument in arguments]
+    given = [argument.replace("TABLE", str(table)) for argument in arguments]
     assert run(tmp_path / "run", "--strategy", "evolution", *given) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -160,9 +176,36 @@ def test_bad_options_are_one_line_and_leave_no_folder(tmp_path, table, capsys, a
 
 
 def test_a_grid_that_is_too_large_is_refused(tmp_path, table, capsys):
-    assert run(tmp_path / "run", "--strategy", "grid", "--space", "darts", *on(table)) == 2
+    assert run(tmp_path / "run", "--strategy", "grid", "--space", "darts", "--score", "params") == 2
     assert "grid: expected at most limit=100000 architectures" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_short_training_has_settings_of_its_own(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "own.npz", x=rng.integers(0, 256, (20, 8, 8, 3), np.uint8), y=np.arange(20) % 2)
+    recipe = "nasbench201-12(epochs=1,batch=8,channels=2,cells=1,crop=0)"
+    given = ["--recipe", recipe, "--data", tmp_path / "own.npz", "--evaluations", 1]
+    assert run(tmp_path / "run", "--strategy", "random", *given) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["recipe"] == recipe
+    assert 0 <= rows(tmp_path / "run")[0]["accuracy"] <= 1
+
+
+def test_an_infinite_figure_is_no_value(tmp_path):
+    path = tmp_path / "table.csv"
+    lines = [f"{SPACE.format(g)},{'inf' if i % 2 else i}" for i, g in enumerate(SPACE.enumerate())]
+    path.write_text("\n".join(["arch,accuracy", *lines]) + "\n")
+    assert run(tmp_path / "run", "--strategy", "random", *on(path)) == 0
+    history = rows(tmp_path / "run")
+    assert {row["reason"] for row in history} == {"", "not a finite number: accuracy"}
+    best = json.loads((tmp_path / "run" / "genotype.json").read_text())["value"]
+    assert best == max(row["value"] for row in history if row["value"] is not None)
+
+
+def test_a_setting_that_nothing_meets_can_be_mended(tmp_path, table, capsys):
+    assert run(tmp_path / "run", "--strategy", "random", *on(table, "--max-params", 10)) == 2
+    assert "limits: no architecture that was looked at meets them, of" in capsys.readouterr().err
+    assert run(tmp_path / "run", "--strategy", "random", *on(table, "--max-params", 1e6)) == 0
 
 
 def test_nothing_that_the_table_has(tmp_path, capsys):

@@ -312,3 +312,20 @@ def test_nnx_models_with_statistics_and_dropout(mode, x64):
     np.testing.assert_allclose(jnp.trace(ntk.kernel(apply_fn, params, x)), expected, rtol=1e-4)
     got = ntk.one_batch(apply_fn, params, x, y)
     np.testing.assert_allclose(got, ntk.one_batch(by_hand, plain, x, y), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        lambda f, p, x, y: ntk.participation_ratio(f, p, x, jax.random.key(0)),
+        lambda f, p, x, y: ntk.kernel(f, p, x),
+        ntk.one_batch,
+        ntk.per_sample,
+        proxies.grad_norm,
+        proxies.snip,
+        proxies.grasp,
+    ],
+)
+def test_no_samples_are_refused(figure):
+    with pytest.raises(ValueError, match=r"^x[12]?: expected .*, got .*\(0, 3\)"):
+        figure(lambda p, x: x @ p, jnp.ones((3, 2)), jnp.zeros((0, 3)), jnp.zeros(0, int))

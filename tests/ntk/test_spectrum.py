@@ -62,7 +62,7 @@ def test_singular_zero_and_bad_kernels():
     assert zero.trace == 0
     assert np.isnan(zero.effective_rank)
     assert np.isnan(ntk.spectrum(jnp.full((3, 3), jnp.nan)).condition_number)
-    for shape in ((3,), (3, 2), (3, 3, 2), (3, 3, 2, 1)):
+    for shape in ((3,), (3, 2), (0, 0), (3, 3, 2), (3, 3, 2, 1)):
         with pytest.raises(ValueError, match="kernel: expected shape"):
             ntk.spectrum(jnp.zeros(shape))
 

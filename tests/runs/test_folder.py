@@ -12,6 +12,22 @@ def opened(path, config=None, kind="test", **options):
     return RunFolder.open(path, kind, config or {"seed": 0}, results=("result.json",), **options)
 
 
+def test_a_run_without_a_row_does_not_keep_its_configuration(tmp_path):
+    """As one that a bad setting ended; the first row settles what the run is."""
+    with opened(tmp_path, {"seed": 0}) as folder:
+        folder.load()
+        folder.write("leaf", "of seed 0")
+    with opened(tmp_path, {"seed": 0}, leaves=("leaf",)):
+        assert (tmp_path / "leaf").exists()
+    with opened(tmp_path, {"seed": 1}, leaves=("leaf",)) as folder:
+        assert json.loads((tmp_path / CONFIG).read_text())["seed"] == 1
+        assert not (tmp_path / "leaf").exists()
+        folder.load()
+        folder.append([{"step": 0}])
+    with pytest.raises(RunFolderError, match="another configuration"):
+        opened(tmp_path, {"seed": 2})
+
+
 def test_a_folder_has_one_user_at_a_time(tmp_path):
     with opened(tmp_path / "run"), pytest.raises(RunFolderError, match="another process is at work"):
         opened(tmp_path / "run")

@@ -197,6 +197,13 @@ def test_not_a_number_is_worse_than_every_number(strategy, asked, told):
     assert state.incumbent_value == 0.5
 
 
+@pytest.mark.parametrize("values", [jnp.zeros(3), jnp.zeros(()), jnp.zeros((2, 1))])
+def test_there_is_one_value_for_each_genotype(strategy, values):
+    state = strategy.init(KEY, TINY)
+    with pytest.raises(ValueError, match=r"values: expected shape \(2,\), one for each genotype, got"):
+        strategy.tell(state, stack(TINY.at(0), TINY.at(1)), values)
+
+
 def test_a_planted_optimum_is_found(strategy):
     """By those that learn, in fewer evaluations than a seventh of the space."""
     assert not strategy.adaptive or reached(strategy, spaces.get("nasbench1shot1-s1"), 2000)
