@@ -195,7 +195,8 @@ def over_reals(apply_fn: ApplyFn, params: Any, *batch: Any) -> tuple[Any, ...]:
     for given in rest:
         sizes = [jnp.size(leaf) for leaf in jax.tree.leaves(given)]
         if sizes and not any(sizes):
-            raise ValueError(f"x: expected at least one sample, got {jax.tree.map(jnp.shape, given)}")
+            shapes = jax.tree.map(jnp.shape, given)
+            raise ValueError(f"x: expected arrays (batch, ...) of one batch that is not empty, got shape {shapes}")
     leaves, structure = jax.tree.flatten(params, is_leaf=_is_fixed)
     if not leaves:
         raise ValueError("params: expected at least one array, got a pytree without leaves")
