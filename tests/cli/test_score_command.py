@@ -80,7 +80,8 @@ def test_killed_anywhere_and_started_again_the_file_is_the_same(score, tmp_path,
     assert (tmp_path / "scores.csv").read_bytes() == whole
 
 
-@pytest.mark.parametrize("compilation", ["space", pytest.param("blocks", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("compilation", ["space", "blocks"])
 def test_a_real_signal_loses_nothing(tmp_path, compilation):
     options = ["--sample", "40", "--score", "ntk-one-batch", "naswot", "--compilation", compilation, *SIZE]
     # one device, whose cores score side by side

@@ -337,7 +337,7 @@ PARENTS = {"parents of 2": 2, "parents of 3": 3, "parents of 4": 6, "parents of 
 @pytest.mark.parametrize(
     ("name", "cells", "shapes"),
     [
-        ("darts", 3, {"normal": (1, 14, 7), "reduction": (1, 14, 7)}),
+        pytest.param("darts", 3, {"normal": (1, 14, 7), "reduction": (1, 14, 7)}, marks=pytest.mark.slow),
         pytest.param(
             "nasbench1shot1-s2",
             1,

@@ -69,7 +69,7 @@ def test_a_run_leaves_everything(finished, images):
     assert "data:image/png" in (finished / "report.html").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_loses_nothing(finished, images, tmp_path, number):
     command = [sys.executable, "-m", "nasi_jax.cli", *options(images, tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -177,6 +177,7 @@ def test_recipes_are_defaults_that_options_override():
     assert cli.parse(["train", "--genotype", CELL]).config == train.RECIPES["nasbench201-12"]
 
 
+@pytest.mark.slow
 def test_images_that_are_read_while_the_network_trains(images, tmp_path):
     """Cropped to another size; which process reads them is no setting of the run."""
     more = ["--recipe", "imagenet-mobile", "--stem", "cifar", "--auxiliary", "0", "--learning-rate", "0.05"]

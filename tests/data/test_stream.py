@@ -40,7 +40,7 @@ def test_images_of_all_sizes_come_as_crops_of_one(prepared):
     assert not np.array_equal(numbers[:3], numbers[3:])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_stream_that_starts_later_goes_on_in_the_same_way(tmp_path, workers):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "images.npz", x=rng.integers(0, 256, (11, 12, 9, 3), np.uint8), y=np.arange(11) % 3)

@@ -5,11 +5,14 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 from nasi_jax.spaces.nasbench201 import EDGES, OPERATIONS
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "nasbench201_search.py"
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path):
     """The script runs as documented and looks up what the searches selected."""
     accuracies = {}

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from nasi_jax import spaces
 
@@ -12,6 +13,7 @@ SPACE = spaces.get("nasbench201")
 DATA = ("cifar10", "cifar100", "imagenet16")
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path):
     """On a table of the number of 3x3 convolutions, which evolution and local search find more of."""
     with (tmp_path / "table.csv").open("w", newline="") as file:

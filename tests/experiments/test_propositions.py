@@ -24,6 +24,7 @@ def test_the_loss_stays_under_the_bound_and_nears_equation_4_with_the_width(tmp_
     assert all(float(row[2]) > 1 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_gap_of_the_traces_stays_under_the_bound(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 3), dtype=np.uint8)
     np.savez(tmp_path / "images.npz", x=images, y=np.arange(16) % 2)

@@ -3,11 +3,13 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "train_selected.py"
 CELL = "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_3x3~2|"
 
 
+@pytest.mark.slow
 def test_smoke_and_continuation(tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (30, 8, 8, 3), np.uint8), np.arange(30) % 3

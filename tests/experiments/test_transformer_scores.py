@@ -5,12 +5,14 @@ import sys
 
 import jax
 import numpy as np
+import pytest
 
 from nasi_jax import spaces
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "transformer_scores.py"
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path):
     space, rng = spaces.NASBenchBERT(), np.random.default_rng(0)
     drawn = [space.sample(jax.random.key(i)) for i in range(12)]

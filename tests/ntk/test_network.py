@@ -260,6 +260,7 @@ def test_networks_with_gradients_checkpoints_and_branches_of_their_own(network, 
     assert_equal(figures(network, params, x, y), expected, 1e-8)
 
 
+@pytest.mark.slow
 def test_inputs_spread_over_a_mesh_with_explicit_axes():
     f, params, x, y = ntk_cases.make("dense", batch=8)
     mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)

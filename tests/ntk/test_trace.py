@@ -51,7 +51,9 @@ def test_float32_agrees_to_single_precision(name, x64):
     np.testing.assert_allclose(got.value, exact(case), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["dense", "batch-normalised", "batch-statistics"])
+@pytest.mark.parametrize(
+    "name", ["dense", "batch-normalised", pytest.param("batch-statistics", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("method", "probes"),
     [("hutchinson", 16), ("hadamard", 16), ("hutch++", 8), ("xtrace", 8), ("xnystrace", 8)],

@@ -92,6 +92,7 @@ def test_a_block_of_a_network_is_fed_the_states_of_the_one_before():
     np.testing.assert_allclose(found[x.mask], states[2][x.mask], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_score_depends_on_the_operations_and_the_block_and_not_on_who_is_asked_for_beside(ntk):
     asked = np.array([number("128:M"), number("128:F,F"), number("128:S3,M")])
     values = ntk.values((), 1, asked)

@@ -206,6 +206,7 @@ def test_a_disconnected_cell_has_the_trace_of_its_head():
     assert got["naswot"] == -np.inf
 
 
+@pytest.mark.slow
 def test_several_at_once_and_several_devices_give_the_same():
     genotypes = [SPACE.sample(jax.random.key(i)) for i in range(3)]
     names = ("ntk-one-batch", "synflow")  # one in float32, one in float64
@@ -288,6 +289,7 @@ def test_scores_of_the_darts_space():
     assert np.isfinite(found["naswot"])
 
 
+@pytest.mark.slow
 def test_loose_ends_have_no_part_in_a_score():
     """In NAS-Bench-1Shot1 the one-shot network computes blocks that nothing reads, the derived one does not."""
     space, names = spaces.NASBench1Shot1(2), ("ntk-one-batch", "naswot", "fisher", "snip", "synflow", "params")
