@@ -141,7 +141,7 @@ def test_a_finished_run_stays(finished, capsys):
     [
         (
             ["--max-params", "1e5"],
-            "limits: none of the 90926189348006250000 .*params at most 100000, the smallest seen is",
+            "meets them, of 90926189348006250000: .*params at most 100000, the smallest seen is",
         ),
         (["--max-params", "3e6", "--max-flops", 10], "flops at most 10, the smallest seen is"),
         (["--positions", 16], "x: expected at most 16 tokens, the network's positions, got 64"),
