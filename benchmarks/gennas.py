@@ -22,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 import tyro
@@ -163,10 +162,7 @@ def images(options: Options, size: int) -> data.Source:
     """Returns the images at a size, or noise."""
     if options.images is None:
         return data.Gaussian((size, size, 3))
-    with np.load(options.images) as file:
-        x, y = file["x"], file["y"]
-    shrunk = jax.image.resize(jnp.asarray(x, jnp.float32), (len(x), size, size, 3), "linear")
-    return data.from_arrays(np.asarray(shrunk), y)
+    return data.load(str(options.images), image_size=size)
 
 
 def side(options: Options) -> int:

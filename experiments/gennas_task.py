@@ -312,10 +312,7 @@ def images(options: Options) -> data.Source:
     size = options.image_size
     if options.images is None:
         return data.Gaussian((size, size, 3))
-    with np.load(options.images) as file:
-        x, y = file["x"], file["y"]
-    shrunk = jax.image.resize(jnp.asarray(x, jnp.float32), (len(x), size, size, 3), "linear")
-    return data.from_arrays(np.asarray(shrunk), y)
+    return data.load(str(options.images), image_size=size)
 
 
 if __name__ == "__main__":

@@ -180,10 +180,10 @@ def _check_own(arguments: list[str], strategy: str, method: Any, space: spaces.S
     own = _options(Search(method=method)) | {"method"}
     options = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
     names = [option[2:].replace("-", "_").removeprefix("no_") for option in options]
-    others = [name for name in ("table", "recipe") if name in names]
-    if isinstance(method, BlackBoxOptions) and others:
+    estimates = [name for name in ("table", "recipe") if name in names]
+    if isinstance(method, BlackBoxOptions) and estimates:
         of_scores = [name for name in names if name == "score" or name in _options(method.networks)]
-        if of_scores and others[0] == "table":
+        if of_scores and estimates[0] == "table":
             raise ValueError(
                 f"{of_scores[0]}: an option of a search by scores, got --table, whose figures are the values"
             )

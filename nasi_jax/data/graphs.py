@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -10,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from nasi_jax.data.arrays import Labels, check_batch
+from nasi_jax.data.arrays import Labels
+from nasi_jax.data.indexed import Indexed
 from nasi_jax.data.losses import Loss, absolute_error, cross_entropy
 from nasi_jax.data.source import Batch, Shared
 
@@ -59,7 +59,7 @@ class GraphInput:
 
 
 @struct.dataclass
-class GraphData:
+class GraphData(Indexed):
     """Labelled graphs, nodes or edges in memory, drawn in random batches; made by `from_graphs`.
 
     Attributes:
@@ -80,36 +80,6 @@ class GraphData:
     labels: Labels = struct.field(pytree_node=False, default="true")
     loss: Loss = struct.field(pytree_node=False, default=cross_entropy)
 
-    def __len__(self) -> int:
-        """Number of examples."""
-        return len(self.x)
-
-    def check_batch(self, size: int) -> None:
-        """Raises ValueError if a batch of `size` distinct examples cannot be drawn."""
-        check_batch(size, len(self))
-
-    def batch(self, key: jax.Array, size: int) -> Batch:
-        """Draws distinct examples; works under `jit`, `vmap` and `scan`.
-
-        Args:
-            key: a typed random key.
-            size: number of examples.
-
-        Returns:
-            A `GraphInput` and labels (size,) int32, or targets (size, outputs).
-        """
-        index_key, label_key = jax.random.split(key)
-        index = jax.random.choice(index_key, self.x.shape[0], (size,), replace=False)
-        x = self.prepare(self.x[index])
-        if self.labels == "true":
-            return Batch(x, self.y[index])
-        return Batch(x, random_labels(label_key, size, self.outputs, self.loss))
-
-    def stored(self, size: int) -> Batch:
-        """Returns the shapes and types of a batch before `prepare`."""
-        x, y = (jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype) for array in (self.x, self.y))
-        return Batch(x, y)
-
     def prepare(self, x: jax.Array) -> GraphInput:
         """Returns what a network reads for some of `self.x`."""
         if self.level == "graph":
@@ -119,22 +89,6 @@ class GraphData:
     def redrawn(self, key: jax.Array, x: jax.Array, y: jax.Array) -> Batch:
         """Returns what a network reads, and labels; nothing is drawn anew."""
         return Batch(self.prepare(x), y)
-
-    def batches(self, size: int) -> Iterator[tuple[jax.Array, jax.Array]]:
-        """Goes once through all examples, in order.
-
-        Args:
-            size: examples in a batch; the last one may have fewer.
-
-        Yields:
-            Examples as they are stored, for `prepare`, and labels or targets.
-        """
-        for start in range(0, len(self), size):
-            yield self.x[start : start + size], self.y[start : start + size]
-
-    def part(self, index: np.ndarray) -> GraphData:
-        """Returns some of the examples."""
-        return self.replace(x=self.x[index], y=self.y[index])  # type: ignore[attr-defined]
 
     def like(self, training: GraphData) -> GraphData:
         """Returns the examples with the labels of training examples; see `nasi_jax.data.Examples`."""
@@ -151,13 +105,6 @@ class GraphData:
 
 def _kind(examples: Any) -> str:
     return f"{examples.level}s" if isinstance(examples, GraphData) else type(examples).__name__
-
-
-def random_labels(key: jax.Array, size: int, outputs: int, loss: Loss) -> jax.Array:
-    """Draws uniform labels (size,), or standard Gaussian targets (size, outputs) where the loss is of a regression."""
-    if loss is cross_entropy:
-        return jax.random.randint(key, (size,), 0, outputs)
-    return jax.random.normal(key, (size, outputs), jnp.result_type(float))
 
 
 class Graph(NamedTuple):

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from nasi_jax.data.graphs import GraphInput, Graphs, Level, random_labels
+from nasi_jax.data.graphs import GraphInput, Graphs, Level
+from nasi_jax.data.indexed import random_labels
 from nasi_jax.data.losses import Loss, cross_entropy
 from nasi_jax.data.source import Batch, Shared
 

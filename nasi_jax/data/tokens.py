@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 import jax
@@ -11,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from nasi_jax.data.arrays import check_batch
-from nasi_jax.data.graphs import random_labels
+from nasi_jax.data.indexed import Indexed
 from nasi_jax.data.losses import Loss, cross_entropy, masked_cross_entropy
 from nasi_jax.data.source import Batch
 
@@ -73,7 +71,7 @@ class TokenInput:
 
 
 @struct.dataclass
-class TokenData:
+class TokenData(Indexed):
     """Sequences of token ids in memory, drawn in random batches; made by `from_tokens`.
 
     Where words are masked out, a training and every batch draw anew which ones; `prepare` and `y` have, for an
@@ -103,35 +101,6 @@ class TokenData:
     predicted: int = struct.field(pytree_node=False, default=0)
     loss: Loss = struct.field(pytree_node=False, default=cross_entropy)
 
-    def __len__(self) -> int:
-        """Number of examples."""
-        return len(self.x)
-
-    def check_batch(self, size: int) -> None:
-        """Raises ValueError if a batch of `size` distinct examples cannot be drawn."""
-        check_batch(size, len(self))
-
-    def batch(self, key: jax.Array, size: int) -> Batch:
-        """Draws distinct examples; works under `jit`, `vmap` and `scan`.
-
-        Args:
-            key: a typed random key.
-            size: number of sequences.
-
-        Returns:
-            A `TokenInput`, and labels (size,) int32 or ids that are predicted (size, predicted).
-        """
-        index_key, label_key = jax.random.split(key)
-        index = jax.random.choice(index_key, self.x.shape[0], (size,), replace=False)
-        if self.labels == "random":
-            return Batch(self.prepare(self.x[index]), random_labels(label_key, size, self.outputs, self.loss))
-        return self.redrawn(label_key, self.x[index], self.y[index])
-
-    def stored(self, size: int) -> Batch:
-        """Returns the shapes and types of a batch before `prepare`."""
-        x, y = (jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype) for array in (self.x, self.y))
-        return Batch(x, y)
-
     def prepare(self, x: jax.Array) -> TokenInput:
         """Returns what a network reads for some of `self.x`, with the words masked out that `self.y` has."""
         plain = TokenInput(self.ids[x], self.mask[x], self.segments[x], None, self.vocabulary.size)
@@ -145,22 +114,6 @@ class TokenData:
             return Batch(self.prepare(x), y)
         plain = TokenInput(self.ids[x], self.mask[x], self.segments[x], None, self.vocabulary.size)
         return Batch(*_masked(jax.random.split(key, len(x)), plain, self.vocabulary, self.predicted))
-
-    def batches(self, size: int) -> Iterator[tuple[jax.Array, jax.Array]]:
-        """Goes once through all examples, in order.
-
-        Args:
-            size: examples in a batch; the last one may have fewer.
-
-        Yields:
-            Examples as they are stored, for `prepare`, and what is predicted.
-        """
-        for start in range(0, len(self), size):
-            yield self.x[start : start + size], self.y[start : start + size]
-
-    def part(self, index: np.ndarray) -> TokenData:
-        """Returns some of the examples."""
-        return self.replace(x=self.x[index], y=self.y[index])  # type: ignore[attr-defined]
 
     def like(self, training: TokenData) -> TokenData:
         """Returns the examples with the labels of training examples; see `nasi_jax.data.Examples`."""
