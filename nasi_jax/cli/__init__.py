@@ -15,7 +15,10 @@ import operator
 import os
 import pathlib
 import signal
+import socket
 import sys
+import threading
+import time
 import traceback
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from nasi_jax.cli.train import Train
 
 DESCRIPTION = "Neural architecture search at initialisation (NASI)."
+PATIENCE = 10.0
+"""Seconds that a signal waits for a compilation or a step to end."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments = sys.argv[1:]
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _end)
+        _watch()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # help has letters that the locale may lack
             stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
@@ -192,6 +198,28 @@ def _end(signum: int, frame: FrameType | None) -> None:
     with contextlib.suppress(OSError):
         os.write(2, f"{_after_echo()}nasi: interrupted\n".encode())
     os._exit(128 + signum)
+
+
+def _watch() -> None:
+    """Ends the process at a signal that nobody takes in time: Python calls no handler while XLA compiles or computes.
+
+    What a run has saved by then is what it continues from, as after any end of its process.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while True:
+            number = reader.recv(1)[0]
+            if number not in (signal.SIGINT, signal.SIGTERM):
+                continue
+            handler = signal.getsignal(number)
+            time.sleep(PATIENCE)
+            if getattr(handler, "signum", None) is None:  # not one of a run, which notes it
+                _end(number, None)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _after_echo() -> str:

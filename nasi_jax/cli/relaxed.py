@@ -93,6 +93,12 @@ class RelaxedOptions(Generic[StrategyT]):
             search.most_likely(space, space.alphas(), limits, costs, costs.linear(limited))
         keys = jax.vmap(jax.random.key)(verb.seed + np.arange(verb.seeds, dtype=np.uint32))
         trains, whole = isinstance(strategy, Supernet), settings | {"search": dataclasses.asdict(strategy)}  # type: ignore[call-overload]
+        if trains and verb.data.name == "gaussian":
+            print(
+                f"nasi search: {verb.strategy} trains weights, and the labels of random inputs are random; "
+                "--data names labelled data",
+                file=sys.stderr,
+            )
         opened = RunFolder.open(
             verb.out, "nasi search", whole, results=(RESULT,), leaves=_LEAVES, growing=("seeds",),
             overwrite=verb.overwrite,

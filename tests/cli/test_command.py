@@ -122,3 +122,25 @@ def test_a_signal_while_the_command_starts(tmp_path, seconds, number):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert error == "nasi: interrupted\n"
+
+
+@pytest.mark.parametrize("block", ["contextlib.nullcontext()", "interruptible() as taken, taken.raising()"])
+def test_a_signal_that_python_cannot_take_ends_the_command_in_time(block):
+    """As in a compilation: a call outside of Python that goes on for long."""
+    program = f"""
+import contextlib, os, signal, threading
+import jax, jax.numpy as jnp
+from nasi_jax import cli
+from nasi_jax.runs.interruption import interruptible
+
+def compute(arguments):
+    endless = jax.jit(lambda x: jax.lax.while_loop(lambda x: x < 2.0, jnp.sin, x)).lower(1.0).compile()
+    with {block}:
+        threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        jax.block_until_ready(endless(1.0))
+
+cli.PATIENCE, cli._run = 0.5, compute
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr) == (143, "nasi: interrupted\n")

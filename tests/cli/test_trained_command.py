@@ -98,6 +98,12 @@ def test_time_and_memory_are_said_before_the_first_step(images, tmp_path, monkey
     assert "peak memory" in said
 
 
+def test_random_labels_are_said(tmp_path, monkeypatch, capsys):
+    interrupted_after(monkeypatch, 0)
+    run("gaussian", tmp_path / "run")
+    assert "the labels of random inputs are random; --data names labelled data" in capsys.readouterr().err
+
+
 def test_another_split_is_another_run(images, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         interrupted_after(patch, 2)
