@@ -24,6 +24,46 @@ class Renamed(toys.TokenSpace):
 
 spaces.SPACES["renamed"] = Renamed()
 """
+FAILING = """
+import dataclasses
+import functools
+import jax
+from nasi_jax import scores, search
+
+def helper(value):
+    return value / 0
+
+def dividing(candidate, by=0):
+    return helper(1)
+
+def reading(candidate):
+    return open("/there/is/none")
+
+def blaming_the_library(candidate):
+    return search.common(None)
+
+def misusing(candidate):
+    return candidate.x.reshape(7, 13).mean()
+
+named = dict(dividing=functools.partial(dividing, by=0), reading=reading, misusing=misusing,
+             nothing=lambda candidate: None, vector=lambda candidate: candidate.x, library=blaming_the_library)
+for name, compute in named.items():
+    scores.SCORES[name] = scores.Score(compute, formula="", paper="", higher_is_better=True, labels=False)
+
+class Base(search.Strategy[search.StrategyState]):
+    def init(self, key, space):
+        return search.StrategyState(**search.common(space))
+
+    def ask(self, key, state, count=1):
+        return jax.vmap(state.space.sample)(jax.random.split(key, count)), state
+
+@dataclasses.dataclass(frozen=True)
+class Failing(Base):
+    def observe(self, state, genotype, value):
+        raise KeyError("lost")
+
+search.STRATEGIES["failing"] = Failing
+"""
 SMALL = ["--channels", "2", "--cells", "1", "--batch", "4", "--image-size", "8"]
 
 
@@ -99,6 +139,59 @@ def test_a_file_that_cannot_be_loaded_says_why(tmp_path, capsys, name, text, mes
     assert message in error
     assert "json" in sys.modules
     assert "mine" not in sys.modules
+
+
+@pytest.fixture
+def failing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "failing.py").write_text(FAILING)
+
+
+@pytest.mark.usefixtures("failing")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dividing", "score 'dividing': failing.py:8 in helper: ZeroDivisionError: division by zero"),
+        ("reading", "score 'reading': failing.py:14 in reading: FileNotFoundError: [Errno 2]"),
+        ("misusing", "score 'misusing': failing.py:20 in misusing: TypeError: cannot reshape"),
+    ],
+)
+def test_a_score_that_raises_is_one_line(name, message, capsys):
+    assert cli.main(["score", "--load", "failing.py", "--score", name, "--sample", "1", *SMALL]) == 1
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"nasi: error: {message}")
+
+
+@pytest.mark.usefixtures("failing")
+@pytest.mark.parametrize(("name", "got"), [("nothing", "None"), ("vector", "shape (4, 8, 8, 3)")])
+def test_a_score_that_returns_no_scalar_is_named(name, got, capsys):
+    assert cli.main(["score", "--load", "failing.py", "--score", name, "--sample", "1", *SMALL]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line == f"nasi: error: score '{name}': expected its function to return a scalar, got {got}"
+
+
+@pytest.mark.usefixtures("failing")
+def test_a_strategy_that_raises_is_one_line_and_loses_nothing(tmp_path, capsys):
+    command = ["search", "--load", "failing.py", "--strategy", "failing", "--score", "params", "--evaluations", "4"]
+    assert cli.main([*command, "--parallel", "2", "--out", "run"]) == 1
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line == "nasi: error: strategy 'failing': failing.py:37 in Failing.observe: KeyError: 'lost'"
+    assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.usefixtures("failing")
+def test_a_fault_of_the_library_itself_keeps_its_traceback(monkeypatch):
+    """Also where a file of one's own called it."""
+    command = ["score", "--load", "failing.py", "--sample", "1", *SMALL]
+    with pytest.raises(AttributeError):
+        cli.main([*command, "--score", "library"])
+
+    def broken(verb):
+        raise KeyError("ours")
+
+    monkeypatch.setattr("nasi_jax.cli.score.ScoreVerb.run", broken)
+    with pytest.raises(KeyError, match="ours"):
+        cli.main(command)
 
 
 def test_a_loaded_class_reaches_another_process():

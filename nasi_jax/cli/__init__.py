@@ -44,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: command line without the program's name; that of the process when None, which then ends at a signal.
 
     Returns:
-        Exit status: 0 success, 1 a computation that could not go on, 2 bad input, 130 and 143 interrupted by SIGINT and
-        SIGTERM.
+        Exit status: 0 success, 1 a computation that could not go on or a loaded file that raised, 2 bad input, 130 and
+        143 interrupted by SIGINT and SIGTERM.
     """
     if arguments is None:
         arguments = sys.argv[1:]
@@ -140,7 +140,7 @@ def _run(arguments: list[str]) -> int:
         _check_devices()
         verb = parse(arguments or ["--help"])
         keep_compiled_programs()
-        return verb.run()
+        return _outcome(verb)
     except SystemExit:
         sys.stdout.flush()  # of help, in case that its reader has gone
         raise
@@ -153,6 +153,21 @@ def _run(arguments: list[str]) -> int:
         return _fail(error, 1)
     except (ValueError, TypeError, OSError) as error:
         return _fail(error, 2)
+
+
+def _outcome(verb: Any) -> int:
+    """Runs a verb; one line says where a file that it loaded raised."""
+    from nasi_jax.cli.faults import fault_of_a_file
+
+    try:
+        return verb.run()
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if (fault := fault_of_a_file(error)) is None:
+            raise
+        print(f"nasi: error: {fault}", file=sys.stderr)
+        return 1
 
 
 class _Captured(io.StringIO):

@@ -126,8 +126,12 @@ def run(
                     steps = iter(begin(state, list(rows)))
                 saved = time.monotonic()
                 while True:
-                    with interruption.raising():
-                        step = next(steps, None)
+                    try:
+                        with interruption.raising():
+                            step = next(steps, None)
+                    except Exception:
+                        save()
+                        raise
                     if step is None:
                         break
                     last = step
@@ -142,10 +146,6 @@ def run(
                 save()
                 where = f"interrupted; the same command continues from what is in {str(log.path)!r}"
                 raise Interrupted(interruption.signum or signal.SIGINT, where) from error
-            except Exception as error:
-                if not isinstance(error, OSError):
-                    save()
-                raise
         return Ended(state if last is None else last.state, log.rows, time.monotonic() - start)
     finally:
         if store is not None:

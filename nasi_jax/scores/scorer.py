@@ -303,7 +303,12 @@ class Scorer:
 
         def one(architecture: Any, draw: Draw) -> dict[str, jax.Array]:
             candidate = self._candidate(architecture, draw)
-            return {name: compute(candidate) for name, compute in scores.items() if compute is not None}
+            found = {name: compute(candidate) for name, compute in scores.items() if compute is not None}
+            for name, value in found.items():
+                if value is None or jnp.shape(value) != ():
+                    got = "None" if value is None else f"shape {jnp.shape(value)}"
+                    raise TypeError(f"score {name!r}: expected its function to return a scalar, got {got}")
+            return found
 
         def alone(architecture: Any, draw: Draw) -> dict[str, jax.Array]:
             return jax.tree.map(lambda leaf: leaf[None], one(architecture, draw))

@@ -76,9 +76,10 @@ def test_rows_alone_continue_a_run(tmp_path, stop):
         assert runs.run(run, replaying(), total=10).rows == EXPECTED
 
 
-def test_another_failure_keeps_what_was_done(tmp_path):
-    with folder(tmp_path) as run, pytest.raises(FloatingPointError):
-        runs.run(run, counting(6, FloatingPointError), runs.SmallStore(run, LIKE), total=10)
+@pytest.mark.parametrize("failure", [FloatingPointError, FileNotFoundError])
+def test_another_failure_keeps_what_was_done(tmp_path, failure):
+    with folder(tmp_path) as run, pytest.raises(failure):
+        runs.run(run, counting(6, failure), runs.SmallStore(run, LIKE), total=10)
     with folder(tmp_path) as run:
         stored = runs.SmallStore(run, LIKE).load()
         assert stored is not None
