@@ -14,6 +14,7 @@ FILES = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "experiments/README.md",
+    "experiments/notes/*.md",
     "experiments/results/**/*.md",
     "experiments/results/**/*.png",
     "experiments/results/**/*.json",

@@ -2,7 +2,7 @@
 
 A page says ``<!-- table("experiments/results/...", ...) -->``, and what stands between that and ``<!-- end -->`` is
 written by this script: results from committed files, and lists of what is registered. Nothing that was measured is
-typed by hand, and a test holds the pages to what the script writes.
+typed into a page, and a test holds the pages to what the script writes.
 """
 
 import ast
@@ -20,6 +20,9 @@ PAGES = (
     ROOT / "benchmarks" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 )
+
+HEADING = "heading"
+"""What `pivot` calls the line above a table."""
 
 _BLOCK = re.compile(r"<!-- (\w+\(.*?\)) -->.*?<!-- end -->", re.DOTALL)
 
@@ -63,17 +66,50 @@ def table(
     Raises:
         ValueError: the file has no such table, column or row.
     """
-    header, *body = _tables(path)[number]
-    named = [dict(zip(header, row, strict=True)) for row in body]
-    for column, wanted in (rows or {}).items():
-        texts = [wanted] if isinstance(wanted, str) else wanted
-        if absent := set(texts) - {row[column] for row in named}:
-            raise ValueError(f"rows: {path} has no {column} {sorted(absent)}")
-        named = [row for row in named if row[column] in texts]
+    found = _tables(path)[number]
+    named = _chosen(path, found, rows or {})
     if sort is not None:
         named.sort(key=lambda row: float(row[sort].split()[0]), reverse=True)
-    chosen = header if columns is None else columns
-    return _written(chosen, ([row[name] for name in chosen] for row in named))
+    chosen = [name for name in found[0] if name != HEADING] if columns is None else columns
+    return _written(chosen, dict.fromkeys(tuple(row[name] for name in chosen) for row in named))
+
+
+def pivot(
+    path: str,
+    row: str,
+    column: str,
+    cell: str,
+    rows: list[str] | None = None,
+    columns: list[str] | None = None,
+    where: dict[str, str | list[str]] | None = None,
+) -> str:
+    """Returns a table of a committed Markdown file turned round, or several tables of it in one.
+
+    Args:
+        path: of the file, from the root of the repository.
+        row: header of the column whose texts name the rows. ``"heading"`` stands for the line above a table.
+        column: header of the column whose texts name the columns, or ``"heading"``.
+        cell: header of the column that is shown.
+        rows: texts of the rows wanted, in their order; all of them when None.
+        columns: texts of the columns wanted, in their order; all of them when None.
+        where: for other columns, the text or texts that they have in what is wanted.
+
+    Returns:
+        The table, as Markdown; cells that the file lacks are empty.
+
+    Raises:
+        ValueError: the file has no such rows or columns.
+    """
+    records = [record for found in _tables(path) for record in found if {row, column, cell} <= set(record)]
+    wanted = {row: rows, column: columns} | (where or {})
+    named = _chosen(path, records, {name: texts for name, texts in wanted.items() if texts is not None})
+    cells = {(record[row], record[column]): record[cell] for record in named}
+    down, across = (
+        list(dict.fromkeys(record[name] for record in named)) if texts is None else texts
+        for name, texts in ((row, rows), (column, columns))
+    )
+    first = "" if row == HEADING else row
+    return _written([first, *across], ([name, *(cells.get((name, other), "") for other in across)] for name in down))
 
 
 def value(path: str, column: str, number: int = 0, **row: str) -> str:
@@ -91,9 +127,7 @@ def value(path: str, column: str, number: int = 0, **row: str) -> str:
     Raises:
         ValueError: there is no such cell, or several.
     """
-    header, *body = _tables(path)[number]
-    named = [dict(zip(header, cells, strict=True)) for cells in body]
-    (found,) = [cells for cells in named if row.items() <= cells.items()]
+    (found,) = [record for record in _tables(path)[number] if row.items() <= record.items()]
     return found[column]
 
 
@@ -107,19 +141,30 @@ def prose(path: str, line: int = 0) -> str:
     return (ROOT / path).read_text().splitlines()[line]
 
 
-def _tables(path: str) -> list[list[list[str]]]:
-    """Returns the tables of a Markdown file, each as rows of cells, the header first."""
-    found: list[list[list[str]]] = []
-    inside = False
+def _tables(path: str) -> list[list[dict[str, str]]]:
+    """Returns the tables of a Markdown file, each as rows of texts by header, with the line above the table."""
+    found: list[list[dict[str, str]]] = []
+    header, heading = None, ""
     for line in (ROOT / path).read_text().splitlines():
-        if line.startswith("| "):
-            cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-            if not inside:
-                found.append([])
-            if set("".join(cells)) != {"-"}:
-                found[-1].append(cells)
-        inside = line.startswith("| ")
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if not line.startswith("|"):
+            header, heading = None, line.strip().removesuffix(":") or heading
+        elif header is None:
+            header = cells
+            found.append([])
+        elif set("".join(cells)) != {"-"}:
+            found[-1].append({HEADING: heading} | dict(zip(header, cells, strict=True)))
     return found
+
+
+def _chosen(path: str, records: list[dict[str, str]], wanted: dict[str, str | list[str]]) -> list[dict[str, str]]:
+    """Returns the records that have one of the texts wanted in each column."""
+    for column, given in wanted.items():
+        texts = [given] if isinstance(given, str) else given
+        if absent := set(texts) - {record[column] for record in records}:
+            raise ValueError(f"rows: {path} has no {column} {sorted(absent)}")
+        records = [record for record in records if record[column] in texts]
+    return list(records)
 
 
 def _written(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -269,7 +314,7 @@ FUNCTIONS = {
     function.__name__: function
     for function in (
         code, list_of_recipes, list_of_scores, list_of_spaces, list_of_strategies, names_of_scores, names_of_spaces,
-        names_of_strategies, prose, table, value,
+        names_of_strategies, pivot, prose, table, value,
     )
 }  # fmt: skip
 """What a page may call."""
