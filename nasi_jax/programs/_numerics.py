@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,6 +19,19 @@ _DECISIVE = (
 def numerics() -> dict[str, Any]:
     """Returns the options as this thread has them, by their names without "jax_"."""
     return {name.removeprefix("jax_"): getattr(jax.config, name) for name in _DECISIVE}
+
+
+@contextlib.contextmanager
+def same_numerics(options: dict[str, Any]) -> Iterator[None]:
+    """Has the options in this thread, as another one has them.
+
+    Args:
+        options: what `numerics` returned there.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, value in options.items():
+            stack.enter_context(getattr(jax, name)(value))
+        yield
 
 
 def set_numerics(options: dict[str, Any]) -> None:

@@ -2,18 +2,22 @@
 
 Equals `jax.vmap` over the members of a `jax.lax.scan` over the steps, which is what runs on an accelerator. On a CPU,
 `vmap` over parameters turns convolutions into grouped ones, which XLA runs 7 to 50 times slower there, and a
-convolution's gradient within a scan 12 to 100 times; so the host loops. The loop on the host can go when XLA's grouped
+convolution's gradient within a scan 12 to 100 times; so the host loops. A program that branches leaves cores idle, so
+that members take their steps in threads, one more than there are cores. The loop on the host can go when XLA's grouped
 convolutions and loops on a CPU cost what plain ones do.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from nasi_jax.programs._numerics import numerics, same_numerics
 from nasi_jax.programs.compiler import NetworkProgram, jit_network
 from nasi_jax.programs.execution import Execution
 
@@ -41,6 +45,7 @@ class Population:
         """
         self._step = step
         self._program = NetworkProgram(step, statics, **({"donate_argnums": statics + 1} if donate else {}))
+        self._compiled: set[tuple[Any, Execution]] = set()
         self._scan = jit_network(self._scanned, static_argnums=(0, 1))
 
     def advance(
@@ -71,16 +76,28 @@ class Population:
         """
         if execution.scan:
             return self._scan(statics, length, shared, states, stack(own))
-        members, figures = [], []
-        for i, arguments in enumerate(own):
-            state, course = member(states, i), []
-            for _ in range(length):
-                state, info = self._program(execution, *statics, shared, state, *arguments)
-                if wait:
-                    jax.block_until_ready(state)
-                course.append(info)
-            members.append(state)
-            figures.append(stack(course))
+        options = numerics()  # which other threads do not see
+
+        def course(i: int) -> tuple[Any, Any]:
+            state, figures = member(states, i), []
+            with same_numerics(options):
+                for _ in range(length):
+                    state, info = self._program(execution, *statics, shared, state, *own[i])
+                    if wait:
+                        jax.block_until_ready(state)
+                    figures.append(info)
+                return state, stack(figures)
+
+        alone = wait or execution.discrete != "branches" or execution.blocks or len(own) == 1
+        # of a program that is not compiled yet, threads would compile one each
+        before = len(own) if alone else int((statics, execution) not in self._compiled)
+        self._compiled.add((statics, execution))
+        advanced = [course(i) for i in range(before)]
+        if not alone:
+            with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as threads:
+                waited = threads.map(lambda i: jax.block_until_ready(course(i)), range(before, len(own)))
+                advanced += waited
+        members, figures = zip(*advanced, strict=True)
         return stack(members), stack(figures)
 
     def _scanned(
