@@ -123,8 +123,8 @@ class ScoreSheet:
 
     def _is_ours(self) -> bool:
         try:
-            header = read_text(self.path, "out").partition("\n")[0].strip().split(",")
-        except ValueError:
+            header = next(csv.reader([read_text(self.path, "out").partition("\n")[0]]), [])
+        except (ValueError, csv.Error):
             return False
         return header[:2] == ["genotype", "seed"] and header[-1:] == ["reason"]
 
@@ -139,7 +139,7 @@ class ScoreSheet:
         text = read_text(self.path, "out")
         whole = text[: text.rfind("\n") + 1]
         if not whole:  # not even the header, or nothing
-            if ",".join(self._columns).startswith(text):
+            if _lines([self._columns]).startswith(text):
                 return []
             raise self._damaged(1, "is not the header")
         lines = csv.DictReader(io.StringIO(whole, newline=""), strict=True)
@@ -172,17 +172,13 @@ class ScoreSheet:
         )
 
     def _rewrite(self) -> None:
-        header = ",".join(self._columns) + "\n"
-        content = (header + self._lines(self.rows)).encode()
+        content = (_lines([self._columns]) + self._lines(self.rows)).encode()
         if not self.path.exists() or self.path.read_bytes() != content:
             write_atomic(self.path, content)
         self._file = Appended(self.path, content)
 
     def _lines(self, rows: Iterable[Row]) -> str:
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([row[column] for column in self._columns] for row in rows)
-        return text.getvalue()
+        return _lines([row[column] for column in self._columns] for row in rows)
 
     @property
     def mark(self) -> Mark:
@@ -225,3 +221,10 @@ class ScoreSheet:
 
 def _key(row: Row) -> Key:
     return row["genotype"], row["seed"]
+
+
+def _lines(rows: Iterable[Iterable[Any]]) -> str:
+    """Writes rows as CSV; a name with options has commas, and stands in quotes."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -70,12 +70,15 @@ def test_from_standard_input(score, monkeypatch):
     assert [row["genotype"] for row in score.rows()] == [CELLS[1]]
 
 
-@pytest.mark.parametrize("cut", [0, 1, 40, 150, 400])
-def test_killed_anywhere_and_started_again_the_file_is_the_same(score, tmp_path, cut):
-    options = ["--sample", "9", "--seeds", "2"]
+@pytest.mark.parametrize("cut", [0, 1, 40, 150, 400, 2000])
+@pytest.mark.parametrize("name", ["snip", "gennas(task=combo,batch=2)"])
+def test_killed_anywhere_and_started_again_the_file_is_the_same(score, tmp_path, name, cut):
+    options = ["--sample", "9", "--seeds", "2", "--score", name]
     score(*options)
     whole = (tmp_path / "scores.csv").read_bytes()
-    (tmp_path / "scores.csv").write_bytes(whole[: len(whole) - cut])
+    assert name in score.rows()[0]
+    header = whole.index(b"\n") + 1
+    (tmp_path / "scores.csv").write_bytes(whole[: max(header - 3, len(whole) - cut)])
     assert score(*options) == 0
     assert (tmp_path / "scores.csv").read_bytes() == whole
 
