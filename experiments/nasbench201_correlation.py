@@ -21,7 +21,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from nasi_jax import cli, tabular
-from nasi_jax.scores import SCORES
+from nasi_jax.scores import score as parsed
 
 COLUMNS = ("cifar10_test", "cifar100_test", "imagenet16_test")
 CHEAP = (
@@ -172,7 +172,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], list[str]]:
     seeds = len({row["seed"] for row in rows})
     texts = [row["genotype"] for row in rows[: len(rows) // seeds]]
     values = {name: np.reshape([float(row[name]) for row in rows], (seeds, -1)) for name in names}
-    return {name: column if SCORES[name].higher_is_better else -column for name, column in values.items()}, texts
+    return {name: column if parsed(name).higher_is_better else -column for name, column in values.items()}, texts
 
 
 def over_seeds(values: np.ndarray, truth: np.ndarray) -> list[float]:

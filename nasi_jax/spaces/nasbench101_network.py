@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from nasi_jax.nn import ConvNormReLU, Dense, Style, as_block, handed_on
+from nasi_jax.nn import ConvNormReLU, Dense, Style, as_block, handed_on, observe_stage
 from nasi_jax.programs import Execution, max_pool
 from nasi_jax.spaces.base import Network, check_images, check_positive
 
@@ -146,7 +146,7 @@ class NASBench101Network(Network):
         operations: see `Cell`.
     """
 
-    capabilities = frozenset({"blocks", "features"})
+    capabilities = frozenset({"blocks", "features", "stages"})
 
     matrix: tuple[tuple[int, ...], ...] = ()
     operations: tuple[str, ...] = ()
@@ -174,6 +174,7 @@ class NASBench101Network(Network):
             for i in range(size.cells):
                 name = f"stack_{stack}_cell_{i}"
                 count += 1
-                cell = Cell(features, self.matrix, self.operations, self.style, self.execution, name=name)
+                cell = Cell(features, self.matrix, self.operations, self.style.in_cells, self.execution, name=name)
                 x = handed_on(self, count, cell(x))
+            observe_stage(self, stack, x)
         return Dense(self.outputs, self.style, name="head")(x.mean(axis=(1, 2)))

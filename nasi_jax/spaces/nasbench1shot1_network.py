@@ -19,6 +19,7 @@ from nasi_jax.nn import (
     as_block,
     channel_scale,
     observe,
+    observe_stage,
     weight,
 )
 from nasi_jax.programs import Execution, max_pool
@@ -254,7 +255,7 @@ class NASBench1Shot1Network(Network):
         choices: the architecture, or None for the one-shot network.
     """
 
-    capabilities = frozenset({"blocks"})
+    capabilities = frozenset({"blocks", "stages"})
 
     parents: tuple[tuple[tuple[int, ...], ...], ...] = ()
     choices: Choices | None = None
@@ -286,7 +287,15 @@ class NASBench1Shot1Network(Network):
             for i in range(size.cells):
                 read = 1 if "stem" in images else pieces
                 name = f"stack_{stack}_cell_{i}"
-                images = Cell(features, read, self.parents, self.choices, style, execution, name=name)(images, weights)
+                cell = Cell(features, read, self.parents, self.choices, style.in_cells, execution, name=name)
+                images = cell(images, weights)
+            observe_stage(self, stack, self._concatenated(images))
         features = size.channels * 2 ** (STACKS - 1)
         last = Projection(features, tuple(images), pieces, style, execution, name="last")([*images.values()], 1.0)
         return Dense(self.outputs, style, name="head")(last.mean(axis=(1, 2)))
+
+    def _concatenated(self, images: dict[str, jax.Array]) -> jax.Array:
+        """Joins all blocks of a cell along the channels, with zeros for those that its output does not read."""
+        nothing = jnp.zeros_like(next(iter(images.values())))
+        names = (f"block_{node}" for node in range(1, len(self.parents)))
+        return jnp.concatenate([images.get(name, nothing) for name in names], axis=-1)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nasi_jax import data, scores, search, spaces
-from nasi_jax.nn import RUNNING_STATISTICS, Style
+from nasi_jax.nn import RUNNING_STATISTICS, STAGES, Style
 from nasi_jax.programs import Execution
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -294,12 +294,35 @@ def test_one_shot_at_one_hot_weights_is_the_derived_network(one_shot, space, net
     weights = jax.tree.map(lambda w: w.astype(jnp.float64), space.encode(genotype))
     parameters = whole.init(jax.random.key(seed), x, weights)["params"]
     like = jax.eval_shape(derived.init, jax.random.key(0), x)["params"]
-    expected = derived.apply({"params": spaces.restrict(parameters, like)}, x)
+    expected, left = derived.apply({"params": spaces.restrict(parameters, like)}, x, mutable=[STAGES])
     assert expected.shape == (3, 3)
     for discrete in ("no", "one-hot", "branches"):
         module = network(None, style=style, execution=Execution(discrete))
-        outputs = module.apply({"params": parameters}, x, weights)
+        outputs, stages = module.apply({"params": parameters}, x, weights, mutable=[STAGES])
         np.testing.assert_allclose(outputs, expected, rtol=1e-9, atol=1e-9)
+        for name, maps in left.get(STAGES, {}).items():
+            np.testing.assert_allclose(stages[STAGES][name], maps, rtol=1e-9, atol=1e-9)
+
+
+def test_the_ends_of_three_stages_are_left_where_the_network_says_so(space, network):
+    """The later the smaller, and of shapes that the architecture does not change, so that one training fits all."""
+    found = set()
+    for seed in range(3):
+        module = network(draw(space, seed), style=Style(bare_cells=True))
+
+        def left(key, x, module=module):
+            return module.apply(module.init(key, x), x, mutable=[STAGES, RUNNING_STATISTICS])[1]
+
+        stages = jax.eval_shape(left, jax.random.key(0), inputs(space, 2)).get(STAGES, {})
+        assert bool(stages) == ("stages" in module.capabilities)
+        if stages:
+            assert sorted(stages) == ["stage_0", "stage_1", "stage_2"]
+            shapes = [stages[name].shape for name in sorted(stages)]
+            assert [len(shape) for shape in shapes] == [4, 4, 4]
+            sides = [shape[1:3] for shape in shapes]
+            assert sides == sorted(sides, reverse=True)
+            found.add(tuple(shapes))
+    assert len(found) <= 1
 
 
 def test_programs_branch_where_the_network_says_so(one_shot, space, network):
