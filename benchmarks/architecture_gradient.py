@@ -1,6 +1,6 @@
 """Cost of a search step's gradient: forward over reverse beside reverse over reverse, and beside one loss gradient.
 
-    python benchmarks/architecture_gradient.py
+    python benchmarks/architecture_gradient.py --out benchmarks/results/architecture_gradient_cpu.md
 
 The peer is `jax.jacrev` of the objective, which differentiates through the backward pass; all run in one process, in
 turn, and figures are ratios of medians to one gradient of the batch's loss in the same one-shot network. Compilation
@@ -10,6 +10,7 @@ is counted apart. Temporary memory is XLA's own analysis of the compiled program
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import statistics
 import time
 from collections.abc import Callable
@@ -32,6 +33,7 @@ class Options:
         image_size: height and width of the Gaussian images.
         batch: images in a batch.
         runs: timed runs of each program, after one that compiles.
+        out: file for the table.
     """
 
     channels: int = 16
@@ -39,10 +41,11 @@ class Options:
     image_size: int = 16
     batch: int = 32
     runs: int = 5
+    out: pathlib.Path | None = None
 
 
 def main(options: Options) -> None:
-    """Prints the table."""
+    """Prints the table, and writes it where a file is given."""
     space = spaces.get("nasbench201")
     size = space.Size(options.channels, options.cells)
     strategy = search.NASI(size=size, batch=options.batch, estimator="soft", objective="one-batch")
@@ -84,12 +87,20 @@ def main(options: Options) -> None:
             jax.block_until_ready(program(params, weights))
             seconds[name].append(time.perf_counter() - start)
     unit = statistics.median(seconds["loss gradient"])
-    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {options}")
-    print("| program | run, ratio | compile, ratio | temporary memory, ratio |\n| --- | --- | --- | --- |")
+    images = f"batch {options.batch} of {options.image_size}x{options.image_size} images"
+    lines = [
+        f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {options.channels} channels, {options.cells} cell(s) a"
+        f" stage, {images}; ratios to the gradient of the loss.", "",
+        "| program | run | compile | temporary memory |", "| --- | --- | --- | --- |",
+    ]  # fmt: skip
     for name, (compile_seconds, memory) in rows.items():
         run = statistics.median(seconds[name]) / unit
         first = rows["loss gradient"]
-        print(f"| {name} | {run:.1f} | {compile_seconds / first[0]:.1f} | {memory / first[1]:.1f} |")
+        lines.append(f"| {name} | {run:.1f} | {compile_seconds / first[0]:.1f} | {memory / first[1]:.1f} |")
+    text = "\n".join(lines) + "\n"
+    print(text, end="")
+    if options.out is not None:
+        options.out.write_text(text)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ FILES = (
     "experiments/results/**/*.png",
     "experiments/results/**/*.json",
     "benchmarks/README.md",
+    "benchmarks/notes.md",
     "benchmarks/results/*.md",
     "examples/*.ipynb",
     "examples/*.py",

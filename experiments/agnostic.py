@@ -149,7 +149,31 @@ def table(results: dict[str, dict[str, dict[str, list[float]]]]) -> str:
         for comparison, figures in comparisons.items():
             cells = " | ".join("{:.3f} ± {:.3f}".format(*figures[name]) for name in names)
             lines.append(f"| {space} | {comparison} | {cells} |")
+    if any("two batches" in name for name in next(iter(results.values()))):
+        lines += ["", *corrected(results)]
     return "\n".join(lines) + "\n"
+
+
+def corrected(results: dict[str, dict[str, dict[str, list[float]]]]) -> list[str]:
+    """Divides the correlations of logarithms over one batch by how far two batches of the same kind agree.
+
+    Returns:
+        Lines of Markdown.
+
+    References:
+        Spearman, "The proof and measurement of association between two things", 1904, for the correction for
+        attenuation.
+    """
+    lines = [
+        "Pearson of logarithms, one batch, corrected for attenuation:", "",
+        f"| space | {' | '.join(f'{a} / {b}' for a, b in PAIRS)} |", "| --- |" + " --- |" * len(PAIRS),
+    ]  # fmt: skip
+    for space, comparisons in results.items():
+        means = {name: figures["Pearson of logarithms"][0] for name, figures in comparisons.items()}
+        agree = {kind: means[f"{kind}, two batches"] for kind in KINDS}
+        cells = [f"{means[f'{a} / {b}, one batch'] / np.sqrt(agree[a] * agree[b]):.2f}" for a, b in PAIRS]
+        lines.append(f"| {space} | {' | '.join(cells)} |")
+    return lines
 
 
 def figure(rows: list[dict[str, str]], names: tuple[str, ...]) -> Figure:
