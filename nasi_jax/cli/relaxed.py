@@ -254,6 +254,12 @@ def _write_result(
     for row in ended.rows:
         for name in names:
             history[name][row["seed"] - verb.seed, row["step"]] = row.get(name, math.nan)
+    # a penalty of weight 0 and a fixed constraint say nothing
+    history = {
+        name: values
+        for name, values in history.items()
+        if values.shape[1] == 1 or len(np.unique(values[np.isfinite(values)])) != 1
+    }
     chosen = {name: np.stack([np.asarray(space.encode(g)[name]) for g in found]) for name in alphas}
     rows = {name: np.where(values.any(axis=-1), values.argmax(axis=-1), -1) for name, values in chosen.items()}
     several = len(found) > 1
@@ -270,7 +276,7 @@ def _write_result(
         section(
             "Course of the search",
             drawn(folder, "history.png", nasi_jax.report.history_figure(history)),
-            f"At every step: {', '.join(name.replace('_', ' ') for name in names)}.",
+            f"At every step: {', '.join(name.replace('_', ' ') for name in history)}.",
         ),
         section(
             "Operations over searches",

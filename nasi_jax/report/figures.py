@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from nasi_jax.spaces import IMPOSSIBLE, SearchSpace
 
 _PANELS = 2  # side by side
+_WINDOWS = 40  # of a running mean, in a course
 
 
 def alphas_figure(space: SearchSpace, alphas: dict[str, np.ndarray]) -> Figure:
@@ -61,7 +62,7 @@ def _row_label(space: SearchSpace, name: str) -> str:
 
 
 def history_figure(history: dict[str, np.ndarray]) -> Figure:
-    """Draws figures over the steps, a thin line for each search and their median in bold.
+    """Draws figures over the steps, a thin line for each search and the running mean of their median in bold.
 
     Args:
         history: arrays (searches, steps) by name, NaN at steps at which a figure was not measured.
@@ -76,18 +77,27 @@ def history_figure(history: dict[str, np.ndarray]) -> Figure:
         values = values[:, steps]
         axes = figure.add_subplot(down, _PANELS, position)
         marker = "." if 0 < len(steps) < 40 else ""
-        for row in values if len(values) > 1 else ():
+        for row in values:
             axes.plot(steps, row, color="tab:blue", alpha=max(0.08, 0.4 / len(values)), linewidth=0.6)
-        label = "median of the searches" if len(values) > 1 else None
-        axes.plot(steps, np.median(values, axis=0), color="tab:blue", linewidth=0.9, label=label, marker=marker)
+        window = max(1, len(steps) // _WINDOWS)
+        label = "median of the searches" if len(values) > 1 else ""
+        label += f"{', ' if label else ''}mean of {window} steps" if window > 1 else ""
+        course = _running_mean(np.median(values, axis=0), window)
+        axes.plot(steps, course, color="tab:blue", linewidth=1.2, label=label, marker=marker)
         if values.size and values.min() > 0 and values.max() > 30 * values.min():
             axes.set_yscale("log")
         axes.set_title(name.replace("_", " "), fontsize=10)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-        if label is not None and position == 1:
+        if label and position == 1:
             axes.legend(fontsize=8)
     return figure
+
+
+def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Returns means of as many values around each one, of fewer at both ends."""
+    ones = np.ones(window)
+    return np.convolve(values, ones, "same") / np.convolve(np.ones(len(values)), ones, "same")
 
 
 def course_figure(space: SearchSpace, steps: np.ndarray, moments: dict[str, np.ndarray]) -> Figure:

@@ -16,7 +16,7 @@ from nasi_jax.programs import Execution, choose_execution
 from nasi_jax.scores.costs import Costs
 from nasi_jax.scores.linear import LinearCost
 from nasi_jax.search.objectives import OBJECTIVES, Measurement, Objective, Sample, measure, measure_with_gradient
-from nasi_jax.search.relaxation import gumbel_softmax, sample_discrete
+from nasi_jax.search.relaxation import gumbel_softmax, largest_probability, sample_discrete
 from nasi_jax.search.relaxed import Begun, Limited, Relaxed, draw_params, within_limits
 from nasi_jax.search.update import normalised_expected_gradient
 from nasi_jax.spaces import (
@@ -79,6 +79,7 @@ class NASIInfo(NamedTuple):
         nu: constraint in force.
         gradient_norm: norm of G_t over the whole tree of logits.
         excess: by how much the expected costs are above their bounds, as a sum of fractions of the bounds.
+        largest_probability: p_alpha of the most likely architecture, by the logits after the step.
     """
 
     objective: jax.Array
@@ -87,6 +88,7 @@ class NASIInfo(NamedTuple):
     nu: jax.Array
     gradient_norm: jax.Array
     excess: jax.Array
+    largest_probability: jax.Array
 
 
 SizeT = TypeVar("SizeT")
@@ -134,7 +136,7 @@ class NASI(Relaxed, Generic[SizeT]):
         ICLR 2022.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("objective", "trace", "penalty", "nu")
+    shown: ClassVar[tuple[str, ...]] = ("objective", "trace", "penalty", "nu", "largest_probability")
 
     steps: int = 800
     rounds: int = 4
@@ -359,7 +361,10 @@ class NASI(Relaxed, Generic[SizeT]):
         if _round_length(self) < self.steps:
             ends = (state.step % _round_length(self) == 0) | (state.step == self.steps)
             state = jax.tree.map(lambda new, old: jnp.where(ends, new, old), _end_round(self, state), state)
-        return state, NASIInfo(measured.value, measured.trace, penalty, nu, optax.tree.norm(gradient), excess)
+        return state, NASIInfo(
+            measured.value, measured.trace, penalty, nu, optax.tree.norm(gradient), excess,
+            largest_probability(state.alphas),
+        )  # fmt: skip
 
 
 _NASI_FIX = NASI(

@@ -94,5 +94,11 @@ def sample_discrete(key: jax.Array, alphas: Alphas) -> tuple[Weights, Alphas]:
     return weights, {name: weights[name] - jax.nn.softmax(logits) for name, logits in alphas.items()}
 
 
+def largest_probability(alphas: Alphas) -> jax.Array:
+    """Returns the probability of the most likely architecture, a scalar."""
+    largest = [jnp.sum(jnp.max(jax.nn.log_softmax(logits), axis=-1)) for logits in alphas.values()]
+    return jnp.exp(sum(largest, jnp.zeros((), jnp.result_type(float))))
+
+
 def _keys_like(key: jax.Array, tree: Alphas) -> dict[str, jax.Array]:
     return dict(zip(sorted(tree), jax.random.split(key, len(tree)), strict=True))

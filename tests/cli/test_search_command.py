@@ -67,7 +67,8 @@ def test_a_run_leaves_everything_that_it_promises(finished):
     assert "XLA_FLAGS" in record["provenance"]["environment"]
     assert record["settings"]["search"]["steps"] == 6
     assert [(row["step"], row["seed"]) for row in rows(finished)] == [(t, s) for t in range(6) for s in (0, 1)]
-    assert set(rows(finished)[0]) == {"seed", "step", "objective", "trace", "penalty", "nu", "gradient_norm", "excess"}
+    columns = {"seed", "step", "objective", "trace", "penalty", "nu", "gradient_norm", "excess", "largest_probability"}
+    assert set(rows(finished)[0]) == columns
 
 
 def test_the_genotype_is_that_of_the_mean_logits(finished):
@@ -90,6 +91,7 @@ def test_the_report_stands_alone(finished):
     genotype = json.loads((finished / "genotype.json").read_text())["genotype"]
     for text in (genotype, "nasi_jax", "temperature", "gaussian"):
         assert text in page
+    assert "At every step: objective, trace, largest probability." in page  # at mu = 0 no penalty
     assert "<h1>2 searches of nasbench201 by nasi, on random inputs</h1>" in page
     assert re.search(r"[012] of 2 searches select one that computes the same.", page)
     assert page.index("Selected architecture") < page.index("What it costs") < page.index("How sure the choice is")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nasi_jax import ntk
-from nasi_jax.report.figures import scatter_figure
+from nasi_jax.report.figures import history_figure, scatter_figure
 from nasi_jax.report.spectrum import spectral_density_figure
 
 
@@ -23,6 +23,24 @@ def test_scores_of_many_magnitudes_have_a_logarithmic_axis_with_those_that_are_z
     assert (np.diff(places) > 0).all()
     if scale == "symlog":
         assert places[1] - places[0] > 0.05 * (places[2] - places[0])
+
+
+def test_a_course_is_drawn_with_its_running_mean():
+    noise = np.tile([1.0, -1.0], 400)
+    values = np.arange(800) / 100 + 5 * noise
+    (axes,) = history_figure({"trace": values[None]}).axes
+    thin, bold = axes.lines
+    np.testing.assert_array_equal(thin.get_ydata(), values)
+    np.testing.assert_allclose(bold.get_ydata()[20:-20], np.arange(20, 780) / 100, atol=0.01)
+    assert np.abs(bold.get_ydata() - np.arange(800) / 100).max() < 1  # at the ends too
+    assert axes.get_legend().get_texts()[0].get_text() == "mean of 20 steps"
+
+
+def test_a_short_course_of_several_searches_is_drawn_as_it_is():
+    values = np.array([[1.0, 2, 9], [2, 4, 9], [3, 0, 9]])
+    (axes,) = history_figure({"trace": values}).axes
+    np.testing.assert_array_equal(axes.lines[-1].get_ydata(), [2, 2, 9])
+    assert axes.get_legend().get_texts()[0].get_text() == "median of the searches"
 
 
 def test_a_spectral_density_is_drawn_with_its_errors():

@@ -87,6 +87,15 @@ def test_each_round_takes_a_step_of_the_radius_and_starts_from_there():
     np.testing.assert_array_equal(state.alphas["cell"], origins[-1])
 
 
+def test_the_largest_probability_is_that_of_the_architecture_selected_so_far():
+    state, info = run(search.NASI(steps=12, rounds=3, radius=2.0, **SMALL))
+    logits = np.asarray(state.alphas["cell"], float)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    selected = np.asarray(SPACE.encode(SPACE.decode(state.alphas))["cell"])
+    np.testing.assert_allclose(info.largest_probability[-1], (probabilities * selected).sum(axis=1).prod(), rtol=1e-5)
+    assert info.largest_probability[0] < 2 / probabilities.shape[1] ** len(probabilities)
+
+
 @pytest.mark.parametrize("steps", [2, 3, 5])
 def test_few_steps_still_move_the_logits(steps):
     state, _ = run(search.NASI(steps=steps, **SMALL))
