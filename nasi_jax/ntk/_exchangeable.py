@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
 import numpy as np
 
-Estimates = Callable[[np.ndarray], np.ndarray]
-"""The estimates from some of the vectors, by their indices: one for each that is left out of the others."""
+Without = Callable[[int, np.ndarray], float]
+"""The estimate from one of the vectors, by its index, with the subspace from others, by theirs."""
 
-_LEFT_OUT = 16  # as many tell the error
+_LEFT_OUT = 16  # of these the pairs tell how much two estimates have in common
 
 
-def mean_and_error(estimates: Estimates, count: int) -> tuple[float, float]:
-    """Returns the mean of the estimates and its standard error.
+def mean_and_error(without: Without, count: int) -> tuple[float, float]:
+    r"""Returns the mean of the estimates that leave each vector out, and its standard error.
 
-    The estimates of one set of vectors are not independent, and their spread says too little. The error is that of the
-    jackknife: how much the mean changes where a vector is missing. It is on average at least the true one (Efron and
-    Stein, "The jackknife estimate of variance", 1981), mostly one to three times as large.
+    Two of these estimates, :math:`\hat t_i` and :math:`\hat t_j`, have all other vectors in common and each is unbiased
+    given them, so that what correlates them is what the vector i changes in the estimate from j, and j in that from i:
+
+    .. math:: \mathrm{Var}\,\frac{1}{r} \sum_i \hat t_i = \frac{1}{r} \mathbb{E}\,s^2 + c, \quad
+        c = \mathbb{E} (\hat t_i - \hat t_{i \setminus j}) (\hat t_j - \hat t_{j \setminus i})
+
+    With s^2, the variance of the r estimates around their mean, and estimates that leave out both. Of c the mean over
+    pairs is taken, where it is positive; estimates that do not differ are exact, and where they hardly differ c is at
+    most r s^2.
 
     Args:
-        estimates: from some of the vectors.
+        without: see `Without`.
         count: number of vectors.
 
     Returns:
         Mean and standard error, NaN for a single vector.
     """
     every = np.arange(count)
-    value = float(np.mean(estimates(every)))
+    estimates = np.array([without(i, np.delete(every, i)) for i in range(count)])
+    value = float(np.mean(estimates))
     if count == 1:
         return value, math.nan
-    means = [np.mean(estimates(np.delete(every, i))) for i in range(min(count, _LEFT_OUT))]
-    return value, float((count - 1) / math.sqrt(count) * np.std(means, ddof=1))
+    few = min(count, _LEFT_OUT)
+    changes = np.zeros((few, few))
+    for i, j in itertools.permutations(range(few), 2):
+        changes[i, j] = estimates[i] - without(i, np.delete(every, [i, j]))
+    spread = np.var(estimates, ddof=1)
+    common = np.sum(changes * changes.T) / (few * (few - 1))
+    return value, math.sqrt(spread / count + np.clip(common, 0, count * spread))
 
 
-def xtrace(vectors: np.ndarray, images: np.ndarray, basis: np.ndarray, images_of_basis: np.ndarray) -> Estimates:
+def xtrace(vectors: np.ndarray, images: np.ndarray, basis: np.ndarray, images_of_basis: np.ndarray) -> Without:
     r"""Estimates the trace of a symmetric matrix A by XTrace.
 
     For each random vector, the trace on the span of the images of all others is exact, and the vector estimates what is
@@ -51,7 +64,7 @@ def xtrace(vectors: np.ndarray, images: np.ndarray, basis: np.ndarray, images_of
         images_of_basis: A times those, (n, r).
 
     Returns:
-        The estimates; their mean is unbiased.
+        The estimate as a function of the vectors; unbiased given the others.
 
     References:
         Epperly, Tropp and Webber, "XTrace: making the most of every sample in stochastic trace estimation", SIAM
@@ -71,10 +84,10 @@ def xtrace(vectors: np.ndarray, images: np.ndarray, basis: np.ndarray, images_of
         known = np.trace(span.T @ within @ span)
         return known + (size - span.shape[1]) * rest / left if span.shape[1] < size else known
 
-    return lambda some: np.array([without(i, some[some != i]) for i in some])
+    return without
 
 
-def xnystrace(vectors: np.ndarray, images: np.ndarray) -> Estimates:
+def xnystrace(vectors: np.ndarray, images: np.ndarray) -> Without:
     r"""Estimates the trace of a positive semidefinite matrix A by XNysTrace.
 
     As `xtrace`, with the Nyström approximation from all other vectors, which needs no second product. Its inverse is
@@ -88,7 +101,7 @@ def xnystrace(vectors: np.ndarray, images: np.ndarray) -> Estimates:
         images: A times them, (n, r), of the type that they were computed in.
 
     Returns:
-        The estimates.
+        The estimate as a function of the vectors; unbiased given the others.
 
     References:
         Epperly, Tropp and Webber, 2024, section 2.3.
@@ -107,7 +120,7 @@ def xnystrace(vectors: np.ndarray, images: np.ndarray) -> Estimates:
         left = overlap[i, i] - overlap[i, others] @ np.linalg.solve(overlap[pairs], overlap[others, i])
         return np.sum(seen * (gram[pairs] @ seen)) + (size - len(others)) * rest / left
 
-    return lambda some: np.array([without(i, some[some != i]) for i in some])
+    return without
 
 
 def _span(columns: np.ndarray) -> np.ndarray:

@@ -39,7 +39,8 @@ is affordable. ``"hutch++"`` (Meyer, Musco, Musco and Woodruff, 2021) spends hal
 eigenvectors and the other half on what these leave, and pays where a few of them hold most of the trace, as in networks
 without normalisation. ``"xtrace"`` and ``"xnystrace"`` (Epperly, Tropp and Webber, 2024) let every vector do both, each
 left out in turn, and have the smallest errors there; the second needs half of the products and a kernel whose small
-eigenvalues are above the rounding of its largest.
+eigenvalues are above the rounding of its largest. Their standard errors count what the estimates of one set of vectors
+have in common.
 
 Lower bounds from the gradients of a loss, which need labels: ``"per-sample"``, ``"per-batch"`` and
 ``"one-batch"``, each below the one before.
