@@ -39,9 +39,29 @@ def commands(text):
 
 
 def links(text):
-    """Returns the targets of the relative links and pictures of a document, without the place in them."""
-    outside = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    return [target.partition("#")[0] for target in re.findall(r"\]\(((?!https?:|#)[^)]+)\)", outside)]
+    """Returns the targets of the links and pictures of a document that lead into the repository."""
+    return re.findall(r"\]\(((?!https?:)[^)]+)\)", _prose(text))
+
+
+def broken(path):
+    """Returns the links of a document to files that are not there, or to places that a page does not have."""
+    found = []
+    for target in links(path.read_text()):
+        name, _, place = target.partition("#")
+        there = path.parent / name if name else path
+        if not there.exists() or (place and place not in _places(there.read_text())):
+            found.append(target)
+    return found
+
+
+def _prose(text):
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def _places(text):
+    """Returns the names that GitHub and the site give to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", _prose(text), re.MULTILINE)
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", heading.strip().lower())) for heading in headings}
 
 
 def run(text):

@@ -1,6 +1,7 @@
 """What the README and the pages of the site promise, for every page that there is; see also tests/test_readme.py."""
 
 import contextlib
+import functools
 import importlib.util
 import re
 
@@ -14,7 +15,15 @@ DOCS = documents.ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path for path in sorted(DOCS.rglob("*.md"))}
 OTHERS = ("README.md", "CONTRIBUTING.md", "experiments/README.md", "benchmarks/README.md")
 READ = PAGES | {name: documents.ROOT / name for name in OTHERS}
+MORE = (
+    *(documents.ROOT / name for name in ("CHANGELOG.md", "SECURITY.md", "benchmarks/notes.md")),
+    *sorted((documents.ROOT / "experiments" / "notes").glob("*.md")),
+)
 LONGEST_SENTENCE = 30
+ADDRESS = re.compile(
+    r"https://arxiv\.org/(?:abs|pdf)/\d{4}\.\d{4,5}|arXiv:\d{4}\.\d{4,5}|https://doi\.org/10\.\d{4,}/\S+"
+    r"|https://(?!arxiv|doi)(?:[\w-]+\.)+[a-z]{2,}(?:/[\w./%#?=&+~-]*[\w/])?"
+)
 MEASURED = re.compile(r"\d*\.\d\d|±|\d ?%")
 USUAL = re.compile(r"95%|\d+\.\d+\.\d+|Python 3\.\d+(?: to 3\.\d+)?|PyTorch (?:is )?\d+\.\d+")  # intervals and versions
 
@@ -34,7 +43,7 @@ def registries():
 def test_what_a_page_takes_from_the_repository_is_as_it_is_now(name, script):
     """After ``python docs/pages.py`` it is."""
     text = READ[name].read_text()
-    assert script.filled(text) == text
+    assert script("pages").filled(text) == text
 
 
 @pytest.mark.parametrize("name", READ)
@@ -49,10 +58,16 @@ def test_no_measured_figure_is_typed(name):
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("pages", DOCS / "pages.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Loads a script of the site."""
+
+    @functools.cache
+    def load(name):
+        spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.mark.usefixtures("registries")
@@ -73,10 +88,15 @@ def test_the_commands_of_a_page_parse(page, monkeypatch, tmp_path):
             cli.parse(command)
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*READ, *(path.relative_to(documents.ROOT).as_posix() for path in MORE)])
 def test_links_lead_somewhere(name):
-    for target in documents.links(PAGES[name].read_text()):
-        assert (PAGES[name].parent / target).exists(), target
+    assert documents.broken(READ.get(name, documents.ROOT / name)) == []
+
+
+def test_addresses_outside_are_well_written(script):
+    """``python docs/links.py`` lists them."""
+    found = script("links").addresses()
+    assert [(name, address) for name, address in found if not ADDRESS.fullmatch(address)] == []
 
 
 @pytest.mark.parametrize("name", READ)

@@ -51,8 +51,3 @@ def test_the_search_command_is_a_search():
     install, nasi = line.split(" && ")[1:]
     assert install == ".venv/bin/pip install -e ."
     assert cli.parse(nasi.split()[1:]) == cli.parse(["search", "--out", "runs/first"])
-
-
-@pytest.mark.parametrize("target", documents.links(README))
-def test_links_lead_somewhere(target):
-    assert (documents.ROOT / target).exists()

@@ -29,7 +29,7 @@ NASBENCH_GRAPH_SIZES = {
     "computers": _Size(64, pre=True, post=True),
     "arxiv": _Size(128, pre=False, post=True),
 }
-"""Sizes of the benchmark's networks for its data sets, with which parameters number what its tables say."""
+"""Sizes of the benchmark's networks for its data sets, with which they have as many parameters as its tables say."""
 
 
 @struct.dataclass(eq=False)
