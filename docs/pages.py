@@ -21,6 +21,11 @@ PAGES = (
     *sorted((ROOT / "docs").rglob("*.md")),
 )
 
+_BETWEEN_FIGURES = re.compile(
+    r" (?=± )|(?<=±) |(?<=\d) (?=[\[(]-?[\d.])|(?<=[\d.],) (?=-?[\d.]+\])|(?<=\d) (?=to -?[\d.]+\))"
+)
+"""Spaces at which a line does not break: between a figure and its spread or interval."""
+
 HEADING = "heading"
 """What `pivot` calls the line above a table."""
 
@@ -171,7 +176,7 @@ def _written(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(header), *map(list, rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    return _BETWEEN_FIGURES.sub("\N{NO-BREAK SPACE}", text)
 
 
 def _cell(text: str) -> str:

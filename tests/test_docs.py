@@ -47,6 +47,12 @@ def test_what_a_page_takes_from_the_repository_is_as_it_is_now(name, script):
 
 
 @pytest.mark.parametrize("name", READ)
+def test_no_paragraph_is_cut_by_what_is_written_into_it(name):
+    """A line that begins with a comment ends the paragraph before it, on GitHub and on the site."""
+    assert re.findall(r"^.*\S.*\n *<!-- (?:value|prose)\(", READ[name].read_text(), re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("name", READ)
 def test_no_measured_figure_is_typed(name):
     """Figures of results stand in files of results or in notes; settings are written as code."""
     text = re.sub(
