@@ -49,10 +49,11 @@ def test_a_decision_depends_on_those_before_it():
 
 
 def test_it_learns_in_the_darts_space():
-    """The share of right entries goes up over a search; a uniform policy would stay below 0.4."""
-    values, _ = search_planted(LSTMController(hidden=16, learning_rate=1e-2), spaces.get("darts"), KEY, 3000)
-    assert values[:200].mean() < 0.4
-    assert values[-200:].mean() > 0.5
+    """The share of right entries goes up over searches, of which some end early at a poor policy."""
+    keys, strategy = jax.random.split(KEY, 4), LSTMController(hidden=16, learning_rate=1e-2)
+    values, _ = jax.vmap(lambda key: search_planted(strategy, spaces.get("darts"), key, 3000))(keys)
+    assert values[:, :200].mean() < 0.45
+    assert values[:, -200:].mean() > 0.55
 
 
 @pytest.mark.parametrize("bad", [{"hidden": 0}, {"layers": 0}, {"temperature": 0.0}, {"bound": -1.0}, {"samples": 0}])
