@@ -50,6 +50,8 @@ class Train:
         data_dir: folder of prepared TensorFlow data sets.
         download: allow TensorFlow Datasets to download the data set.
         test_split: part of the data set on which the network is judged; of ImageNet "validation".
+        validation_split: another part, such as "val" of graphs, on which the network is evaluated too; the result also
+            has the test accuracy of the epoch whose loss there is the least.
         fold: of graphs in folds, the one on which the network is judged; 0 by default.
         length: of token ids, tokens of a sequence; see nasi search.
         vocabulary: of a text, file with a piece on each line; by default vocab.txt beside it.
@@ -81,6 +83,7 @@ class Train:
     data_dir: pathlib.Path | None = None
     download: bool = False
     test_split: str = "test"
+    validation_split: str | None = None
     fold: int | None = None
     length: int | None = None
     vocabulary: pathlib.Path | None = None
@@ -110,7 +113,7 @@ class Train:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed: expected an integer from 0 to 2**32 - 1, got {self.seed}")
         space, genotype = read(self.genotype, self.space)
-        training, test = self._images()
+        training, test, validation = self._images()
         network = train.network(space, genotype, self.config, training.outputs)
         steps, key = train.steps_per_epoch(self.config, training), jax.random.key(self.seed)
         x = data.inputs(training, 2)
@@ -143,7 +146,7 @@ class Train:
                 if stored is None:
                     stored = {"states": started(), "accuracy": 0.0}
                     self._announce(space, genotype, network, training, _first(stored["states"]), key)
-                for step, found in self._steps(network, training, test, key, stored):
+                for step, found in self._steps(network, training, test, validation, key, stored):
                     evaluations.extend([found] if found else [])
                     yield step
 
@@ -163,7 +166,13 @@ class Train:
         return 0
 
     def _steps(
-        self, network: Any, training: data.Examples, test: data.Examples, key: jax.Array, stored: Any
+        self,
+        network: Any,
+        training: data.Examples,
+        test: data.Examples,
+        validation: data.Examples | None,
+        key: jax.Array,
+        stored: Any,
     ) -> Iterator[tuple[runs.Step[Any], train.Evaluation | None]]:
         """Trains from a stored state on; yields an evaluation with the last step of an epoch that has one."""
         devices = jax.devices()
@@ -190,12 +199,17 @@ class Train:
                     figures["test_loss"] = found.loss
                     if training.loss is data.cross_entropy:
                         figures |= {"test_accuracy": found.accuracy, "test_top_five": found.top_five}
+                    if validation is not None:
+                        chosen = train.evaluate(network, _first(latest), validation)
+                        figures["validation_loss"] = chosen.loss
+                        if training.loss is data.cross_entropy:
+                            figures["validation_accuracy"] = chosen.accuracy
                 rows = [{"step": done - 1, "epoch": epoch - 1, **figures}]
             state = {"states": latest, "accuracy": np.asarray(accuracy)}
             yield runs.Step(done, state, rows, figures, save=bool(rows)), found
 
-    def _images(self) -> tuple[data.Examples, data.Examples]:
-        """Opens training and test images."""
+    def _images(self) -> tuple[data.Examples, data.Examples, data.Examples | None]:
+        """Opens training, test and validation images."""
         if self.data == "gaussian":
             raise ValueError("data: expected a data set with labels, got 'gaussian'")
         options: dict[str, Any] = {"directory": self.data_dir, "download": self.download}
@@ -208,10 +222,14 @@ class Train:
         else:
             opened = functools.partial(data.load, self.data, image_size=self.config.image_size or None, **options)
         training = opened()
+        if self.holdout and self.validation_split is not None:
+            raise ValueError(f"validation_split: expected none with holdout, got {self.validation_split!r}")
         if self.holdout:
-            return data.hold_out(training, self.holdout)
-        test = opened(split=self.test_split)
-        return training, test.like(training)
+            return *data.hold_out(training, self.holdout), None
+        test = opened(split=self.test_split).like(training)
+        if self.validation_split is None:
+            return training, test, None
+        return training, test, opened(split=self.validation_split).like(training)
 
     def _settings(self, space: spaces.SearchSpace, genotype: Any) -> dict[str, Any]:
         """Returns what decides the result, as JSON values."""
@@ -220,7 +238,7 @@ class Train:
             settings.pop(name)
         settings["vocabulary"] = self.vocabulary and identity(self.vocabulary)
         settings["pretrained"] = self.pretrained and identity(self.pretrained / RESULT)
-        for name in ("fold", "length", "vocabulary", "pretrained"):
+        for name in ("fold", "length", "vocabulary", "pretrained", "validation_split"):
             if settings[name] is None:
                 settings.pop(name)
         settings |= {"space": space.name, "genotype": space.format(genotype)}
@@ -284,6 +302,11 @@ def _write_result(
             "test_top_five": found.top_five,
             "best_test_accuracy": max(row.get("test_accuracy", 0.0) for row in rows),
         }
+    validated = [row for row in rows if "validation_loss" in row]
+    if validated:
+        chosen = min(validated, key=lambda row: row["validation_loss"])
+        known = ("epoch", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
+        measured |= {f"chosen_{name}": chosen[name] for name in known if name in chosen}
     result = measured | {
         "parameters": parameters,
         "epochs": settings["training"]["epochs"],
@@ -292,6 +315,8 @@ def _write_result(
     names = ("epoch", "loss", "accuracy", "learning_rate", "test_loss", "test_accuracy")
     history = {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}
     best = "The figure that counts is that after the last epoch; test examples chose nothing."
+    if validated:
+        best = "The figures called chosen are of the epoch whose loss on validation examples is the least."
     sections = [section("Curves", drawn(folder, "curves.png", nasi_jax.report.training_figure(history)), best)]
     if classified:
         confusion = drawn(folder, "confusion.png", nasi_jax.report.confusion_figure(found.confusion))

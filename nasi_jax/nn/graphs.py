@@ -201,7 +201,7 @@ def scaled(module: nn.Module, name: str, y: jax.Array, graph: Union | None) -> j
     return y if factors is None else (factors * whole).reshape(y.shape)
 
 
-def observe_nodes(module: nn.Module, name: str, values: jax.Array, graph: Union) -> None:
+def observe_nodes(module: nn.Module, name: str, values: jax.Array, graph: Union, uses: jax.Array | float = 1.0) -> None:
     """Sows the input of an activation of nodes (n, channels) for each example; see `nasi_jax.nn.observe`."""
     if graph.level == "graph":
         values = values.reshape(graph.graphs, -1)
@@ -209,7 +209,7 @@ def observe_nodes(module: nn.Module, name: str, values: jax.Array, graph: Union)
         values = values[graph.targets]
     else:
         values = jnp.concatenate([values[graph.senders[graph.targets]], values[graph.receivers[graph.targets]]], axis=1)
-    observe(module, name, values)
+    observe(module, name, values, uses)
 
 
 def observe_edges(module: nn.Module, name: str, values: jax.Array, graph: Union) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
-from nasi_jax.nn import RELU_GAIN, Dense, Style
+from nasi_jax.nn import RELU_GAIN, Dense, Style, observe
 from nasi_jax.nn.graphs import (
     GraphDense,
     MaskedNorm,
@@ -109,17 +109,17 @@ def _chosen(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) 
     return branches[index](*operands) if isinstance(index, int) else switch(index, branches, *operands)
 
 
-def _nothing(x: jax.Array, h: jax.Array, kernels: Any) -> tuple[jax.Array, jax.Array]:
+def _nothing(x: Any, h: jax.Array, kernels: Any) -> tuple[jax.Array, jax.Array]:
     return jnp.zeros_like(h), jnp.zeros_like(h)
 
 
-def _product(kind: str, both: bool, x: jax.Array, h: jax.Array, kernels: Any) -> tuple[jax.Array, jax.Array]:
+def _product(kind: str, both: bool, x: Any, h: jax.Array, kernels: Any) -> tuple[jax.Array, jax.Array]:
     value = x if kind == "raw" else h
     first = value @ kernels[f"{kind}_kernel"]
     return first, (value @ kernels[f"{kind}_second"] if both else jnp.zeros_like(first))
 
 
-_PRODUCTS = (_nothing, *(functools.partial(_product, k, b) for k in ("raw", "inner") for b in (False, True)))
+_PRODUCTS = (_nothing, *(functools.partial(_product, k, b) for k in ("inner", "raw") for b in (False, True)))
 
 
 def _attention(p: jax.Array, vectors: Any, graph: Union) -> tuple[jax.Array, jax.Array]:
@@ -150,24 +150,16 @@ def _no_spread(p: jax.Array, factors: jax.Array, graph: Union) -> jax.Array:
     return jnp.zeros_like(p)
 
 
-def _as_is(z: jax.Array, own: jax.Array, step: jax.Array, laplacian: jax.Array, graph: Union) -> jax.Array:
-    return z
-
-
-def _second_step(z: jax.Array, own: jax.Array, step: jax.Array, laplacian: jax.Array, graph: Union) -> jax.Array:
-    return nn.relu(_spread(nn.relu(z) @ step, laplacian, graph) + own)
-
-
 def _heads(values: jax.Array, factors: jax.Array) -> jax.Array:
     """Multiplies each head of (n, channels) by a factor, (n, heads)."""
     return (values.reshape(len(values), factors.shape[1], -1) * factors[..., None]).reshape(values.shape)
 
 
 class Node(nn.Module):
-    """A node: its operation, batch normalisation and ReLU. All operations of a node share their weights.
+    """A node: batch normalisation, ReLU and dropout of what it reads, unless that is the network's input; an operation.
 
-    Linear operations differ in what they weigh edges by, so that any of them, and any mixture, is one product and one
-    sum over edges, with weights as data.
+    All operations of a node share their weights. They differ in what they weigh edges by, so that any of them, and any
+    mixture, is one product and one sum over edges, with weights as data.
 
     Attributes:
         hidden: channels.
@@ -186,7 +178,7 @@ class Node(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
+        x: jax.Array | None,
         h: jax.Array,
         parts: Coefficients,
         weights: jax.Array | None = None,
@@ -196,7 +188,7 @@ class Node(nn.Module):
         """Computes the node's value.
 
         Args:
-            x: input of the network, (n, features).
+            x: input of the network, (n, features); None where a layer has brought it to the channels of a node.
             h: the other node that is read, (n, hidden); zeros where that is the input.
             parts: the graph.
             weights: (operations,), of a mixture.
@@ -206,27 +198,33 @@ class Node(nn.Module):
         Returns:
             The value, (n, hidden); without meaning where the operation is a skip.
         """
-        params = self._parameters(x.shape[-1], h.dtype)
+        graph = parts.graph
+        params = self._parameters(x, h.dtype)
+        # a skip and what reads the input have the benchmark's parameters of a normalisation, and no use for them
+        without = weights is None and (self.raw or self.operation == SKIP)
+        style = dataclasses.replace(self.style, normalisation="fixed") if without else self.style
+        h = MaskedNorm(style, name="norm")(h, graph.is_node)
+        operation: Any = self.operation
+        is_raw: Any = self.raw
+        if weights is not None and raw is not None:
+            observe_nodes(self, "activation", h, graph, (1 - raw) * (1 - weights[SKIP]))
+            operation, is_raw = jnp.argmax(weights), raw > 0.5
+        elif not without:
+            observe_nodes(self, "activation", h, graph)
+        h = dropped(self, nn.relu(h), dropout)
         if weights is not None and self.execution.discrete != "branches":
             z = self._mixed(x, h, parts, weights, raw, params)
         else:
-            operation: Any = self.operation
-            reads: Any = self.raw
-            if weights is not None and raw is not None:
-                operation, reads = jnp.argmax(weights), raw > 0.5
-            z = self._one(x, h, parts, operation, reads, params)
-        z = scaled(self, "output", z, parts.graph)
-        z = MaskedNorm(self.style, name="norm")(z, parts.graph.is_node)
-        if self.operation != SKIP:
-            observe_nodes(self, "activation", z, parts.graph)
-        return dropped(self, nn.relu(z), dropout)
+            z = self._one(x, h, parts, operation, is_raw, params, None if weights is None else weights[_ARMA])
+        return scaled(self, "output", z, graph)
 
-    def _parameters(self, features: int, dtype: Any) -> dict[str, Any]:
+    def _parameters(self, x: jax.Array | None, dtype: Any) -> dict[str, Any]:
         """Declares what the operations have."""
         known = range(len(OPERATIONS)) if self.operation is None else (self.operation,)
         names = [name for i in known if (name := OPERATIONS[i]) != "skip"]
+        widths = {} if x is None else {"raw": x.shape[-1]}
         shapes: dict[str, tuple[int, int]] = {}
-        for kind, width in (("raw", features), ("inner", self.hidden)):
+        for kind, width in (widths | {"inner": self.hidden}).items():
             if names and (self.operation is None or self.raw == (kind == "raw")):
                 shapes[f"{kind}_kernel"] = (width, self.hidden)
                 if any(_SECOND[i] for i in known):
@@ -234,21 +232,29 @@ class Node(nn.Module):
         if "gat" in names:
             shapes |= dict.fromkeys(("sending", "receiving"), (self.hidden // _HEADS, _HEADS))
         if "arma" in names:
-            shapes["step"] = (self.hidden, self.hidden)
+            shapes["unused"] = (self.hidden, self.hidden)
         params: dict[str, Any] = {
             name: Weight(shape, self.style, RELU_GAIN, name=name)(dtype) for name, shape in shapes.items()
         }
         return params | {"bias": bias(self, self.hidden, dtype, self.style) if names else 0.0}
 
     def _one(
-        self, x: jax.Array, h: jax.Array, parts: Coefficients, operation: Any, raw: Any, params: dict[str, Any]
+        self,
+        x: jax.Array | None,
+        h: jax.Array,
+        parts: Coefficients,
+        operation: Any,
+        raw: Any,
+        params: dict[str, Any],
+        arma: jax.Array | None,
     ) -> jax.Array:
         """Computes one operation, of which an array may say which it is."""
         graph = parts.graph
         second = bool(_SECOND[operation]) if isinstance(operation, int) else jnp.asarray(_SECOND)[operation]
-        place = 1 + 2 * _number(_not(raw)) + _number(second)
+        place = 1 + 2 * _number(raw) + _number(second)
         index = _where(operation == SKIP, 0, place)
-        p, own = _chosen(index, _PRODUCTS, x, h, {k: v for k, v in params.items() if k.startswith(("raw_", "inner_"))})
+        kernels = {k: v for k, v in params.items() if k.startswith(("raw_", "inner_"))}
+        p, own = _chosen(index, _PRODUCTS[: 3 if x is None else 5], x, h, kernels)
         if isinstance(operation, int) and operation == SKIP:
             return p
         vectors = {name: params.get(name) for name in ("sending", "receiving")}
@@ -256,35 +262,42 @@ class Node(nn.Module):
         edges, nodes = parts.edges[operation][:, None] + attention[0], parts.nodes[operation][:, None] + attention[1]
         still = (operation == _FC) | (operation == SKIP)
         spread = _chosen(_number(still), (_spread, _no_spread), p, edges, graph)
-        own = own + params["bias"]
-        z = spread + _heads(p, nodes) + own
-        laplacian = parts.edges[_ARMA][:, None]
-        step = params.get("step", params["bias"])
-        return _chosen(_number(operation == _ARMA), (_as_is, _second_step), z, own, step, laplacian, graph)
+        z = spread + _heads(p, nodes) + own + params["bias"]
+        if isinstance(operation, int):
+            return self._rectified(z, graph, 1.0) if operation == _ARMA else z
+        return jnp.where(operation == _ARMA, self._rectified(z, graph, arma), z)
 
     def _mixed(
-        self, x: jax.Array, h: jax.Array, parts: Coefficients, weights: jax.Array, raw: Any, params: dict[str, Any]
+        self,
+        x: jax.Array | None,
+        h: jax.Array,
+        parts: Coefficients,
+        weights: jax.Array,
+        raw: Any,
+        params: dict[str, Any],
     ) -> jax.Array:
         """Computes the weighted sum of all operations."""
         graph = parts.graph
-        p, second = (raw * (x @ params[f"raw_{n}"]) + h @ params[f"inner_{n}"] for n in ("kernel", "second"))
+        p, second = ((1 - raw) * (h @ params[f"inner_{n}"]) for n in ("kernel", "second"))
+        if x is not None:
+            p, second = (y + raw * (x @ params[f"raw_{n}"]) for y, n in ((p, "kernel"), (second, "second")))
         linear = weights.at[_ARMA].set(0)
         edges, nodes = ((linear @ part)[:, None] for part in (parts.edges, parts.nodes))
         attention = _attention(p, params, graph)
         edges, nodes = edges + weights[_GAT] * attention[0], nodes + weights[_GAT] * attention[1]
         z = _spread(p, edges, graph) + _heads(p, nodes) + jnp.sum(linear * _SECOND) * second
         z = z + (1 - weights[SKIP] - weights[_ARMA]) * params["bias"]
-        laplacian, own = parts.edges[_ARMA][:, None], second + params["bias"]
-        first = _spread(p, laplacian, graph) + own
-        return z + weights[_ARMA] * _second_step(first, own, params["step"], laplacian, graph)
+        arma = _spread(p, parts.edges[_ARMA][:, None], graph) + second + params["bias"]
+        return z + weights[_ARMA] * self._rectified(arma, graph, weights[_ARMA])
+
+    def _rectified(self, z: jax.Array, graph: Union, uses: Any) -> jax.Array:
+        """Applies the activation that this one operation ends with."""
+        observe_nodes(self, "arma", z, graph, uses)
+        return nn.relu(z)
 
 
 def _number(value: Any) -> Any:
     return int(value) if isinstance(value, bool) else value.astype(jnp.int32)
-
-
-def _not(value: Any) -> Any:
-    return not value if isinstance(value, bool) else ~value
 
 
 def _where(condition: Any, then: Any, otherwise: Any) -> Any:
@@ -300,12 +313,10 @@ class Join(nn.Module):
 
     Attributes:
         features: number of outputs.
-        leaves: names of the nodes that are joined, or None where weights say which are.
         style: see `nasi_jax.nn.Style`.
     """
 
     features: int
-    leaves: tuple[str, ...] | None = None
     style: Style = Style()
 
     @nn.compact
@@ -313,8 +324,6 @@ class Join(nn.Module):
         """Maps values (examples, channels) to (examples, features); weights are (), one or zero."""
         terms, count = [], 0.0
         for name, value in values.items():
-            if self.leaves is not None and name not in self.leaves:
-                continue
             kernel = Weight((value.shape[-1], self.features), self.style, name=name)(value.dtype)
             share = 1.0 if weights is None else weights[name]
             terms.append(share * (value @ kernel))
@@ -326,6 +335,10 @@ class Join(nn.Module):
 
 class NASBenchGraphNetwork(Network):
     """The benchmark's network: four nodes, the last ones joined, and a head.
+
+    As in the benchmark's training code, a node normalises and rectifies what it reads and not what it computes, the
+    last nodes are rectified where they are joined, and there is no activation between the layers before and after the
+    nodes and what they lead to or come from. A skip passes on what it reads as it is, also as a last node.
 
     Where graphs are the examples, their nodes are averaged before the last layers; an edge is the sum of its ends.
 
@@ -358,55 +371,54 @@ class NASBenchGraphNetwork(Network):
         """
         size: NASBenchGraphSize = self.size
         graph = union(x)
-        parts, nodes = coefficients(graph), graph.nodes
+        parts, nodes = coefficients(graph), dropped(self, graph.nodes, dropout)
+        first = jnp.zeros((len(nodes), size.hidden), nodes.dtype)
         if size.pre:
-            nodes = GraphDense(size.hidden, self.style, gain=RELU_GAIN, name="pre")(nodes, graph)
-            observe_nodes(self, "pre_activation", nodes, graph)
-            nodes = dropped(self, nn.relu(nodes) * graph.is_node, dropout)
+            first, nodes = GraphDense(size.hidden, self.style, name="pre")(nodes, graph) * graph.is_node, None
         if self.choices is None:
             assert weights is not None
-            values, shares = self._all(nodes, parts, weights, dropout)
-            leaves = None
+            values, shares = self._all(nodes, first, parts, weights, dropout)
         else:
-            (values, leaves), shares = self._derived(nodes, parts, dropout), None
-        read = {name: _read(value, graph) for name, value in values.items()}
+            values, shares = self._derived(nodes, first, parts, dropout), None
+        read = {}
+        for name, value in values.items():
+            found = _read(value, graph)
+            observe(self, f"{name}_activation", found, 1.0 if shares is None else shares[name])
+            read[name] = nn.relu(found)
         if not size.post:
-            return Join(self.outputs, leaves, self.style, name="head")(read, shares)
-        joined = Join(size.hidden, leaves, self.style, name="post")(read, shares)
-        return Dense(self.outputs, self.style, name="head")(nn.relu(joined))
+            return Join(self.outputs, self.style, name="head")(read, shares)
+        return Dense(self.outputs, self.style, name="head")(Join(size.hidden, self.style, name="post")(read, shares))
 
     def _node(self, k: int, **attributes: Any) -> Node:
         return Node(self.size.hidden, style=self.style, execution=self.execution, name=f"node_{k}", **attributes)
 
     def _derived(
-        self, x: jax.Array, parts: Coefficients, dropout: float
-    ) -> tuple[dict[str, jax.Array], tuple[str, ...]]:
-        """Returns the nodes' values, and the names of those that are joined."""
+        self, x: jax.Array | None, first: jax.Array, parts: Coefficients, dropout: float
+    ) -> dict[str, jax.Array]:
+        """Returns the values of the nodes that are joined."""
         assert self.choices is not None
         links, operations = self.choices
-        nothing = jnp.zeros((len(x), self.size.hidden), x.dtype)
-        values: list[tuple[bool, jax.Array]] = [(True, nothing)]
+        values = [(x is not None, first)]
         for k, (link, operation) in enumerate(zip(links, operations, strict=True), start=1):
             raw, h = values[link]
             y = self._node(k, operation=operation, raw=raw)(x, h, parts, dropout=dropout)
             values.append((raw, h) if operation == SKIP else (False, y))
-        last = tuple(f"node_{k}" for k in range(1, NODES + 1) if k not in links and not values[k][0])
-        named = {f"node_{k}": values[k][1] for k in range(1, NODES + 1)}
-        return named | {"input": x}, last or ("input",)
+        last = {f"node_{k}": values[k][1] for k in range(1, NODES + 1) if k not in links and not values[k][0]}
+        return last if last or x is None else {"input": x}
 
     def _all(
-        self, x: jax.Array, parts: Coefficients, weights: Weights, dropout: float
+        self, x: jax.Array | None, first: jax.Array, parts: Coefficients, weights: Weights, dropout: float
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """Returns the nodes' values, and how much of each is joined."""
-        one = jnp.ones((), x.dtype)
-        raws, values = [one], [jnp.zeros((len(x), self.size.hidden), x.dtype)]
+        one = jnp.ones((), first.dtype)
+        raws, values = [one if x is not None else jnp.zeros_like(one)], [first]
         leaf = dict.fromkeys(range(1, NODES + 1), one)
         only_skips = one
         for k in range(1, NODES + 1):
             reads = weights[f"input of {k}"][0] if k > 1 else one[None]
             operations = weights["operations"][k - 1]
             raw = sum((reads[j] * raws[j] for j in range(k)), jnp.zeros_like(one))
-            h = sum((reads[j] * values[j] for j in range(1, k)), jnp.zeros_like(values[0]))
+            h = sum((reads[j] * values[j] for j in range(k)), jnp.zeros_like(first))
             y = self._node(k)(x, h, parts, operations, raw, dropout)
             skip = operations[SKIP]
             raws.append(skip * raw)
@@ -414,8 +426,9 @@ class NASBenchGraphNetwork(Network):
             only_skips = only_skips * skip
             for j in range(1, k):
                 leaf[j] = leaf[j] * (1 - reads[j])
-        named = {f"node_{k}": values[k] for k in range(1, NODES + 1)} | {"input": x}
-        return named, {f"node_{k}": leaf[k] * (1 - raws[k]) for k in leaf} | {"input": only_skips}
+        named = {f"node_{k}": values[k] for k in range(1, NODES + 1)}
+        shares = {f"node_{k}": leaf[k] * (1 - raws[k]) for k in leaf}
+        return (named, shares) if x is None else (named | {"input": x}, shares | {"input": only_skips})
 
 
 def _read(values: jax.Array, graph: Union) -> jax.Array:

@@ -167,6 +167,7 @@ RECIPES = {
         batch=140,
         learning_rate=0.1,
         decay=1.0,
+        momentum=0.0,
         weight_decay=5e-4,
         dropout=0.7,
         initialisation="pytorch",

@@ -219,3 +219,29 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_written(finished, images, 
 def test_images_that_are_held_out(images, tmp_path):
     assert cli.main(options(images, tmp_path / "run", "--holdout", "0.25", "--epochs", "1")) == 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test_images"] == 10
+
+
+def test_validation_examples_choose_an_epoch(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    ends, part = rng.integers(0, 30, (2, 60)), np.arange(30) % 3
+    masks = {f"{name}_mask": part == i for i, name in enumerate(("train", "val", "test"))}
+    y, path = np.arange(30) % 2, tmp_path / "graph.npz"
+    x = rng.normal(size=(30, 3)) + y[:, None]
+    np.savez(path, x=x, edge_index=np.concatenate([ends, ends[::-1]], axis=1), y=y, **masks)
+    command = ["train", "--space", "nasbench-graph", "--genotype", "0012|fc|gcn|sage|skip", "--data", str(path)]
+    command += ["--recipe", "nasbench-graph-cora", "--hidden", "4", "--batch", "10", "--epochs", "6", "--dropout", "0"]
+    command += ["--learning-rate", "1", "--evaluate-every", "2"]
+    assert cli.main([*command, "--validation-split", "val", "--out", str(tmp_path / "run")]) == 0
+    record, history = result(tmp_path / "run")
+    rows = [row for line in history.splitlines() if "validation_loss" in (row := json.loads(line))]
+    assert [row["epoch"] for row in rows] == [1, 3, 5]
+    least = min(rows, key=lambda row: row["validation_loss"])
+    names = ("epoch", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
+    assert {name: record[f"chosen_{name}"] for name in names} == {name: least[name] for name in names}
+    assert record["test_accuracy"] == rows[-1]["test_accuracy"]
+    capsys.readouterr()
+    assert cli.main([*command, "--validation-split", "dev", "--out", str(tmp_path / "bad")]) == 2
+    assert "split: expected 'all' or one of" in capsys.readouterr().err
+    assert cli.main([*command, "--validation-split", "val", "--holdout", "0.5", "--out", str(tmp_path / "bad")]) == 2
+    assert "validation_split: expected none with holdout, got 'val'" in capsys.readouterr().err
+    assert not (tmp_path / "bad").exists()

@@ -118,7 +118,7 @@ FEATURES = RNG.normal(size=(5, 6))
 
 
 def dense(name, x, p):
-    """The operations as products of dense matrices."""
+    """The operations as products of dense matrices, with PyTorch Geometric's defaults where the benchmark has them."""
     a = np.zeros((5, 5))
     a[ENDS[1], ENDS[0]] = 1
     degree = a.sum(axis=1)
@@ -126,13 +126,13 @@ def dense(name, x, p):
     laplacian = plain @ a @ plain
     looped = a + np.eye(5)
     looped_root = np.diag((degree + 1) ** -0.5)
-    w, second = (
-        np.asarray(p[f"raw_{n}"]["kernel"]) if f"raw_{n}" in p else np.zeros((6, 4)) for n in ("kernel", "second")
-    )
+    kernels = {n: np.asarray(leaf["kernel"]) for n, leaf in p.items() if n not in ("bias", "norm")}
+    named = {n.removeprefix("raw_").removeprefix("inner_"): kernel for n, kernel in kernels.items()}
+    w, second = named["kernel"], named.get("second", np.zeros(named["kernel"].shape))
     if name == "gat":
         heads, (sending, receiving) = (
             (x @ w).reshape(5, 2, 2),
-            (np.asarray(p[n]["kernel"]) for n in ("sending", "receiving")),
+            (named[n] for n in ("sending", "receiving")),
         )
         out = np.zeros((5, 2, 2))
         for h in range(2):
@@ -142,8 +142,7 @@ def dense(name, x, p):
             out[:, h] = weights / weights.sum(axis=1, keepdims=True) @ heads[:, h]
         return out.reshape(5, 4)
     if name == "arma":
-        first = np.maximum(laplacian @ x @ w + x @ second, 0)
-        return np.maximum(laplacian @ first @ np.asarray(p["step"]["kernel"]) + x @ second, 0)
+        return np.maximum(laplacian @ x @ w + x @ second, 0)
     return {
         "gcn": looped_root @ looped @ looped_root @ x @ w,
         "gin": (x + a @ x) @ w,
@@ -155,15 +154,54 @@ def dense(name, x, p):
 
 
 @pytest.mark.parametrize("name", OPERATIONS[:-1])
-def test_operations_are_those_of_dense_matrices(name, x64):
+@pytest.mark.parametrize("raw", [True, False])
+def test_operations_are_those_of_dense_matrices(name, raw, x64):
+    """Of the network's input as it is, and of another node when it is normalised and rectified."""
     source = data.from_graphs([data.Graph(FEATURES, ENDS)], np.arange(5) % 2, level="node")
-    graph = union(source.prepare(source.x))
+    graph, h = union(source.prepare(source.x)), jnp.asarray(RNG.normal(size=(5, 4)))
     style = Style(affine=False, normalisation="fixed")
-    module = Node(4, OPERATIONS.index(name), True, style)
-    arguments = graph.nodes, jnp.zeros((5, 4)), coefficients(graph)
+    module = Node(4, OPERATIONS.index(name), raw, style)
+    arguments = graph.nodes, h, coefficients(graph)
     params = module.init(jax.random.key(0), *arguments)["params"]
-    expected = np.maximum(dense(name, FEATURES, params), 0) / np.sqrt(1 + 1e-5)
+    read = FEATURES if raw else np.maximum(h, 0) / np.sqrt(1 + 1e-5)
+    expected = dense(name, read, params)
     np.testing.assert_allclose(module.apply({"params": params}, *arguments), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("pre", [False, True])
+@pytest.mark.parametrize("post", [False, True])
+def test_the_network_is_that_of_the_benchmarks_code(pre, post, x64):
+    """A chain, one that is a last node too, and a skip that is a last node, by dense matrices."""
+    source = data.from_graphs([data.Graph(FEATURES, ENDS)], np.arange(5) % 2, level="node")
+    x, size = source.prepare(jnp.arange(5)), SPACE.Size(hidden=4, pre=pre, post=post)
+    module = SPACE.network(SPACE.parse("0122|gcn|sage|skip|arma"), size, 3)
+    p = jax.tree.map(np.asarray, module.init(jax.random.key(0), x)["params"])
+
+    def normal(h):
+        return np.maximum((h - h.mean(axis=0)) / np.sqrt(h.var(axis=0) + 1e-5), 0)
+
+    def layer(name, *values):
+        kernels = [np.asarray(leaf) for leaf in jax.tree.leaves(p[name]) if leaf.ndim == 2]
+        return sum(v @ k for v, k in zip(values, kernels, strict=True)) / np.sqrt(len(values))
+
+    first = normal(layer("pre", FEATURES)) if pre else FEATURES
+    h1 = dense("gcn", first, p["node_1"])
+    h2 = dense("sage", normal(h1), p["node_2"])
+    h4 = dense("arma", normal(h2), p["node_4"])
+    joined = [np.maximum(h2, 0), np.maximum(h4, 0)]  # a skip leaves what it reads, the second node
+    expected = layer("head", layer("post", *joined)) if post else layer("head", *joined)
+    np.testing.assert_allclose(module.apply({"params": p}, x), expected, rtol=1e-9, atol=1e-9)
+    assert set(p) == {"node_1", "node_2", "node_3", "node_4", "head"} | ({"pre"} if pre else set()) | (
+        {"post"} if post else set()
+    )
+
+
+def test_dropout_is_of_the_input_too():
+    module = SPACE.network(SPACE.parse("0123|fc|skip|skip|skip"), SPACE.Size(hidden=4), 3)
+    x = SPACE.noise(3).batch(jax.random.key(0), 8).x
+    params = module.init(jax.random.key(0), x)
+    some, other = (module.apply(params, x, dropout=0.5, rngs={"dropout": jax.random.key(i)}) for i in range(2))
+    assert not np.allclose(some, other)
 
 
 @pytest.mark.parametrize(
