@@ -220,6 +220,51 @@ def observe_edges(module: nn.Module, name: str, values: jax.Array, graph: Union)
         observe(module, name, values[graph.targets])
 
 
+def of_examples(values: jax.Array, graph: Union) -> jax.Array:
+    """Returns values of nodes for each example, (examples, channels): a graph's mean, the sum of an edge's ends."""
+    if graph.level == "graph":
+        return node_mean(values, graph)
+    if graph.level == "node":
+        return values[graph.targets]
+    return values[graph.senders[graph.targets]] + values[graph.receivers[graph.targets]]
+
+
+def averaged(x: GraphInput) -> jax.Array:
+    """Returns the features of the examples, (examples, node features), averaged as by a graph convolution.
+
+    A node's are the weighted sum of its own and those of the nodes with an edge to it, D^-1/2 (A + I) D^-1/2 X.
+
+    Args:
+        x: what a network reads.
+
+    Returns:
+        The features; of graphs the mean over nodes, of edges the sum of both ends.
+    """
+    graph = union(x)
+    root = jax.lax.rsqrt(incoming_count(graph) + 1)
+    values = root * graph.nodes
+    return of_examples(root * (incoming_sum(sent(values, graph) * graph.is_edge, graph) + values), graph)
+
+
+def with_nodes(x: GraphInput, key: jax.Array, count: int) -> GraphInput:
+    """Returns the same graph with other nodes as examples, where nodes are: up to `count`, drawn at random.
+
+    Args:
+        x: what a network reads.
+        key: typed random key.
+        count: how many nodes.
+
+    Returns:
+        An input of the network; `x` where edges or graphs are the examples.
+    """
+    if x.level != "node":
+        return x
+    assert isinstance(x.graphs, Shared)
+    there = x.graphs.value.is_node[0]
+    scores = jnp.where(there, jax.random.uniform(key, there.shape), 2)  # padding comes last
+    return x.replace(targets=jnp.argsort(scores)[:count].astype(jnp.int32))  # type: ignore[attr-defined]
+
+
 def node_mean(values: jax.Array, graph: Union) -> jax.Array:
     """Returns the mean over the nodes of each graph, (graphs, channels)."""
     return _mean(values, graph.is_node, graph.graphs)

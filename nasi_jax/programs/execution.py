@@ -17,15 +17,18 @@ Discrete = Literal["no", "one-hot", "branches"]
 `vmap`, so that a program can branch by them, which pays on a CPU.
 """
 
-Capability = Literal["blocks", "branches", "drop_path", "auxiliary", "dropout", "features", "depth", "stages"]
+Capability = Literal[
+    "blocks", "branches", "drop_path", "auxiliary", "dropout", "features", "embedding", "depth", "stages"
+]
 """What a network can do beside computing its outputs.
 
 ``"blocks"``: run outside of `jit` as a sequence of programs that architectures share. ``"branches"``: compute only what
 one-hot weights name. ``"drop_path"``: drop edges of a sample, by an argument of that name. ``"auxiliary"``: return the
 logits of a second head too, where an attribute of that name is true, for training alone. ``"dropout"``: drop entries of
 nodes, by an argument of that name. ``"features"``: show what its blocks hand on, see `nasi_jax.nn.FEATURES`.
-``"depth"``: have more or fewer blocks, so that derived networks alone show what theirs hand on. ``"stages"``: leave the
-feature maps at the ends of its three stages in `nasi_jax.nn.STAGES`.
+``"embedding"``: show there what the head reads of each example, and no more. ``"depth"``: have more or fewer blocks, so
+that derived networks alone show what theirs hand on. ``"stages"``: leave the feature maps at the ends of its three
+stages in `nasi_jax.nn.STAGES`.
 """
 
 Purpose = Literal["search", "score", "train"]

@@ -1,6 +1,7 @@
 """Proxies other than the NTK's, as functions of a network and arrays: zero-cost ones, and a short training."""
 
 from nasi_jax.proxies.activations import epe_nas, jacob_cov, meco, naswot, swap, zen
+from nasi_jax.proxies.alignment import alignment
 from nasi_jax.proxies.blocks import (
     Of,
     Passage,
@@ -21,6 +22,7 @@ __all__ = [
     "Of",
     "Passage",
     "Task",
+    "alignment",
     "effective_rank",
     "entropies",
     "epe_nas",

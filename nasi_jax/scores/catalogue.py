@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from nasi_jax import ntk, proxies
-from nasi_jax.data import Loss
+from nasi_jax.data import GraphInput, Loss, example_arrays
 from nasi_jax.nn import (
     CHANNEL_SCALES,
     FEATURES,
@@ -22,6 +22,7 @@ from nasi_jax.nn import (
     RUNNING_STATISTICS,
     initial_statistics,
 )
+from nasi_jax.nn.graphs import averaged, with_nodes
 from nasi_jax.spaces.text import named, unknown
 
 
@@ -102,6 +103,7 @@ class Score:
         own: whether it needs inputs that are each example's own, and not of one graph that they are all part of.
         classes: whether it needs labels that are classes.
         features: whether it needs a network that shows what its blocks hand on.
+        embedding: whether it needs a network that shows what its last block hands on.
         derived: whether it needs a network of nothing but what the architecture names.
         trains: whether it trains the network up to the ends of its stages.
         options: its options, written ``name(option=value)``.
@@ -118,6 +120,7 @@ class Score:
     own: bool = False
     classes: bool = False
     features: bool = False
+    embedding: bool = False
     derived: bool = False
     trains: bool = False
     options: dict[str, Option] = dataclasses.field(default_factory=dict)
@@ -192,6 +195,16 @@ def _effective_rank(c: Candidate, of: proxies.Of = "eigenvalues") -> jax.Array:
 
 def _of_blocks(function: Callable[..., jax.Array]) -> Callable[[Candidate], jax.Array]:
     return lambda c: function(c.shared(_features))
+
+
+def _alignment(c: Candidate, nodes: int = 512) -> jax.Array:
+    x = with_nodes(c.x, c.key, nodes) if isinstance(c.x, GraphInput) else c.x
+    _, found = c.apply({"params": c.params}, x, mutable=[FEATURES])
+    last = found[FEATURES][max(found[FEATURES])]
+    if isinstance(x, GraphInput):
+        return proxies.alignment(last, averaged(x))
+    arrays = [leaf for _, leaf in example_arrays(x) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return proxies.alignment(last, jnp.concatenate([leaf.reshape(len(leaf), -1) for leaf in arrays], axis=1))
 
 
 def _vkdnw(c: Candidate) -> jax.Array:
@@ -372,6 +385,14 @@ SCORES: dict[str, Score] = {
         "Roy and Vetterli, EUSIPCO 2007",
         features=True,
         options={"of": Option("eigenvalues", choices=get_args(proxies.Of))},
+    ),
+    "input-alignment": Score(
+        _alignment,
+        "alignment of the centred kernels of last features and of inputs, on a graph averaged over neighbours",
+        "alignment of Cortes et al., JMLR 2012",
+        floating=True,
+        embedding=True,
+        options={"nodes": Option(512, least=2)},
     ),
     "zico": Score(
         _of_gradients(proxies.zico), "sum over layers of log sum E|g| / std|g|", "Li et al., ICLR 2023", labels=True

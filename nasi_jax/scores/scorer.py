@@ -154,6 +154,8 @@ class Scorer:
         for name, found in self._scores.items():
             if found.features and "features" not in capabilities:
                 raise ValueError(f"score: {name} needs networks that show their blocks, those of {space.name} do not")
+            if found.embedding and not {"features", "embedding"} & set(capabilities):
+                raise ValueError(f"score: {name} needs networks that show their last block, {space.name} has others")
             if is_derived(space, name) and (compilation == "space" or per_device > 1 or mesh is not None):
                 raise ValueError(f"compilation: expected 'blocks' and one architecture at once for {name}")
             if found.trains and "stages" not in capabilities:
@@ -366,7 +368,7 @@ class Scorer:
 def is_derived(space: SearchSpace, name: str) -> bool:
     """Whether a score needs derived networks in a space: by itself, or because the blocks are not equally many."""
     found, capabilities = score(name), space.network(space.at(0), space.Size(), 1).capabilities
-    return found.derived or (found.features and "depth" in capabilities)
+    return found.derived or ((found.features or found.embedding) and "depth" in capabilities)
 
 
 def ahead(start: Callable[[T], R], items: Iterable[T], count: int) -> Iterator[R]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from nasi_jax.nn import RELU_GAIN, Style
+from nasi_jax.nn import RELU_GAIN, Style, handed_on
 from nasi_jax.nn.graphs import (
     GraphDense,
     MaskedNorm,
@@ -311,7 +311,7 @@ class EGNASNetwork(Network):
         choices: the links of each cell, or None for the one-shot network.
     """
 
-    capabilities = frozenset({"branches", "dropout"})
+    capabilities = frozenset({"branches", "dropout", "embedding"})
 
     family: str = "egnas"
     cells: int = 1
@@ -403,6 +403,7 @@ class EGNASNetwork(Network):
             nodes = graph.level == "node"
             value, there, of = (v, graph.is_node, graph) if nodes else (e, graph.is_edge, graph)
             hidden = (size.joined_nodes if nodes else size.joined_edges) // 2
+        handed_on(self, 0, value if graph.targets is None else value[graph.targets])
         y = GraphDense(max(1, hidden), self.style, bias=False, gain=RELU_GAIN, name="head_1")(value, of)
         y = MaskedNorm(self.style, name="head_norm")(y, there)
         if graph.targets is not None:

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
-from nasi_jax.nn import RELU_GAIN, Dense, Style, observe
+from nasi_jax.nn import RELU_GAIN, Dense, Style, handed_on, observe
 from nasi_jax.nn.graphs import (
     GraphDense,
     MaskedNorm,
@@ -24,8 +24,8 @@ from nasi_jax.nn.graphs import (
     incoming_count,
     incoming_max,
     incoming_sum,
-    node_mean,
     observe_nodes,
+    of_examples,
     received,
     scaled,
     sent,
@@ -350,7 +350,7 @@ class NASBenchGraphNetwork(Network):
         choices: inputs and operations of the nodes, or None for the one-shot network.
     """
 
-    capabilities = frozenset({"branches", "dropout"})
+    capabilities = frozenset({"branches", "dropout", "embedding"})
 
     choices: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
@@ -382,9 +382,11 @@ class NASBenchGraphNetwork(Network):
             values, shares = self._derived(nodes, first, parts, dropout), None
         read = {}
         for name, value in values.items():
-            found = _read(value, graph)
+            found = of_examples(value, graph)
             observe(self, f"{name}_activation", found, 1.0 if shares is None else shares[name])
             read[name] = nn.relu(found)
+        joined = [value if shares is None else shares[name] * value for name, value in read.items()]
+        handed_on(self, 0, jnp.concatenate(joined, axis=1))
         if not size.post:
             return Join(self.outputs, self.style, name="head")(read, shares)
         return Dense(self.outputs, self.style, name="head")(Join(size.hidden, self.style, name="post")(read, shares))
@@ -429,12 +431,3 @@ class NASBenchGraphNetwork(Network):
         named = {f"node_{k}": values[k] for k in range(1, NODES + 1)}
         shares = {f"node_{k}": leaf[k] * (1 - raws[k]) for k in leaf}
         return (named, shares) if x is None else (named | {"input": x}, shares | {"input": only_skips})
-
-
-def _read(values: jax.Array, graph: Union) -> jax.Array:
-    """Returns the values of the examples, (examples, channels)."""
-    if graph.level == "graph":
-        return node_mean(values, graph)
-    if graph.level == "node":
-        return values[graph.targets]
-    return values[graph.senders[graph.targets]] + values[graph.receivers[graph.targets]]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from conftest import shared_file
 
-from nasi_jax import data, scores, spaces, tabular
+from nasi_jax import data, proxies, scores, spaces, tabular
+from nasi_jax.nn import FEATURES as FEATURE_COLLECTION
 from nasi_jax.nn import Style
 from nasi_jax.nn.graphs import union
 from nasi_jax.spaces import nasbench_graph_text as text_form
@@ -267,3 +268,25 @@ def test_scores_of_inputs_of_each_examples_own_say_why_they_do_not_apply(name):
         ValueError, match=f"score: {name} needs inputs of each example's own, here all are parts of one"
     ):
         scores.Scorer(SPACE, SPACE.noise(3), [name], config)
+
+
+def test_alignment_is_of_last_features_with_averaged_inputs():
+    """By the derived network's own features, over all nodes, against dense matrices."""
+    source = data.from_graphs([data.Graph(FEATURES, ENDS)], np.arange(5) % 2, level="node", padding=(7, 9))
+    size, genotype = SPACE.Size(hidden=4), SPACE.parse("0122|gcn|sage|skip|gat")
+    scorer = scores.Scorer(SPACE, source, ["input-alignment"], scores.ScoreConfig(size, 2))
+    draw = scorer.draw(0)
+    module, x = SPACE.network(genotype, size, 2), source.prepare(jnp.arange(5))
+    params = spaces.restrict(draw.params, jax.eval_shape(module.init, jax.random.key(0), x)["params"])
+    _, found = module.apply({"params": params}, x, mutable=[FEATURE_COLLECTION])
+    (features,) = found[FEATURE_COLLECTION].values()
+    assert features.shape == (5, 8)
+    a = np.eye(5)
+    a[ENDS[1], ENDS[0]] = 1
+    root = np.diag(a.sum(axis=1) ** -0.5)
+    expected = proxies.alignment(features, jnp.asarray(root @ a @ root @ FEATURES, jnp.float32))
+    # padding is left out, wherever the five nodes of seven are asked for
+    (row,) = scores.Scorer(SPACE, source, ["input-alignment(nodes=5)"], scores.ScoreConfig(size, 2)).score(
+        draw, [genotype]
+    )
+    assert row["input-alignment(nodes=5)"] == pytest.approx(float(expected), rel=1e-4)
