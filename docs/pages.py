@@ -232,10 +232,10 @@ def list_of_recipes() -> str:
     from nasi_jax import train
 
     rows = [
-        [f"`{name}`", f"{r.epochs}", f"{r.batch}", f"{r.channels}", f"{r.cells}", f"{r.learning_rate:g}"]
+        [f"`{name}`", f"{r.epochs}", f"{r.batch}", r.optimizer, f"{r.learning_rate:g}"]
         for name, r in train.RECIPES.items()
     ]
-    return _written(["`--recipe`", "epochs", "batch", "channels", "cells", "learning rate"], rows)
+    return _written(["`--recipe`", "epochs", "batch", "optimiser", "learning rate"], rows)
 
 
 def names_of_strategies() -> str:
