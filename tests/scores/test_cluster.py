@@ -1,53 +1,11 @@
 """The work of a cluster, on a stand-in for Ray that runs in this process; with Ray itself, see tests/cli."""
 
 import math
-import sys
-import types
 
 import pytest
+import ray_stand_in
 
 from nasi_jax.scores.cluster import evaluators
-
-
-class Ray(types.ModuleType):
-    """Nodes that keep what they are asked."""
-
-    class exceptions:  # noqa: N801 (Ray's name)
-        RayActorError = RuntimeError
-
-    def __init__(self, nodes):
-        super().__init__("ray")
-        self.asked = [[] for _ in range(nodes)]
-        self.started = 0
-
-    def init(self, **options):
-        if options["address"] == "nowhere:1":
-            raise ConnectionError("refused")
-
-    def nodes(self):
-        return [{"Alive": True} for _ in self.asked] + [{"Alive": False}]
-
-    def put(self, given):
-        return given
-
-    def get(self, found):
-        return found()
-
-    def remote(self, **options):
-        def decorate(worker):
-            return types.SimpleNamespace(remote=lambda given: self.start(worker, given))
-
-        return decorate
-
-    def start(self, worker, given):
-        number, self.started = self.started, self.started + 1
-        node = worker(given)
-
-        def evaluate(seed, genotypes):
-            self.asked[number].append(len(genotypes))
-            return lambda: node.evaluate(seed, genotypes)
-
-        return types.SimpleNamespace(evaluate=types.SimpleNamespace(remote=evaluate))
 
 
 class Doubled:
@@ -65,8 +23,7 @@ class Doubled:
 
 
 def on(monkeypatch, nodes):
-    monkeypatch.setitem(sys.modules, "ray", ray := Ray(nodes))
-    return ray, evaluators("auto", ("value",), lambda: Doubled)
+    return ray_stand_in.installed(monkeypatch, nodes), evaluators("auto", ("value",), lambda: Doubled)
 
 
 @pytest.mark.parametrize("nodes", [1, 3, 20])
@@ -89,6 +46,6 @@ def test_every_node_has_a_share_of_what_is_chosen_at_once(monkeypatch, count, sh
 
 
 def test_a_cluster_that_is_not_there(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", Ray(1))
+    ray_stand_in.installed(monkeypatch, 1)
     with pytest.raises(ValueError, match="ray: cannot reach a cluster at 'nowhere:1': refused"):
         evaluators("nowhere:1", ("value",), lambda: Doubled)
