@@ -46,6 +46,20 @@ def test_what_a_page_takes_from_the_repository_is_as_it_is_now(name, script):
     assert script("pages").filled(text) == text
 
 
+def test_tables_are_turned_round_and_joined(script, tmp_path):
+    path = tmp_path / "results.md"
+    path.write_text(
+        "first:\n\n| s | v |\n| --- | --- |\n| a | 1 |\n| b | 2 |\n\nsecond:\n\n| s | v |\n| --- | --- |\n| b | 4 |\n"
+    )
+    pivot = script("pages").pivot
+    joined = "| s | first | second |\n| --- | --- | --- |\n| a | 1 |  |\n| b | 2 | 4 |"
+    assert pivot(str(path), "s", "heading", "v") == joined
+    turned = "|  | b | a |\n| --- | --- | --- |\n| first | 2 | 1 |"
+    assert pivot(str(path), "heading", "s", "v", rows=["first"], columns=["b", "a"]) == turned
+    with pytest.raises(ValueError, match="no s \\['c'\\]"):
+        pivot(str(path), "s", "heading", "v", rows=["c"])
+
+
 @pytest.mark.parametrize("name", READ)
 def test_no_paragraph_is_cut_by_what_is_written_into_it(name):
     """A line that begins with a comment ends the paragraph before it, on GitHub and on the site."""
