@@ -246,25 +246,6 @@ def averaged(x: GraphInput) -> jax.Array:
     return of_examples(root * (incoming_sum(sent(values, graph) * graph.is_edge, graph) + values), graph)
 
 
-def with_nodes(x: GraphInput, key: jax.Array, count: int) -> GraphInput:
-    """Returns the same graph with other nodes as examples, where nodes are: up to `count`, drawn at random.
-
-    Args:
-        x: what a network reads.
-        key: typed random key.
-        count: how many nodes.
-
-    Returns:
-        An input of the network; `x` where edges or graphs are the examples.
-    """
-    if x.level != "node":
-        return x
-    assert isinstance(x.graphs, Shared)
-    there = x.graphs.value.is_node[0]
-    scores = jnp.where(there, jax.random.uniform(key, there.shape), 2)  # padding comes last
-    return x.replace(targets=jnp.argsort(scores)[:count].astype(jnp.int32))  # type: ignore[attr-defined]
-
-
 def node_mean(values: jax.Array, graph: Union) -> jax.Array:
     """Returns the mean over the nodes of each graph, (graphs, channels)."""
     return _mean(values, graph.is_node, graph.graphs)

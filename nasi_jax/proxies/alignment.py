@@ -8,13 +8,13 @@ import jax.numpy as jnp
 
 @jax.jit
 def alignment(features: jax.Array, inputs: jax.Array) -> jax.Array:
-    r"""Returns the centred kernel alignment of features and inputs of the same examples.
+    r"""Returns the centred kernel alignment of the directions of features with the inputs of the same examples.
 
     .. math:: \frac{\langle K, L \rangle}{\lVert K \rVert \lVert L \rVert}, \qquad
-        K = H F F^\top H, \quad L = H X X^\top H, \quad H = I - \tfrac{1}{n} 1 1^\top
+        K = H U U^\top H, \quad L = H X X^\top H, \quad H = I - \tfrac{1}{n} 1 1^\top
 
-    It is 1 where features are inputs up to rotation, scale and shift, and small where few examples stand out in one of
-    the two, or where features tell others apart than inputs do.
+    with rows u_i = f_i / |f_i|, so that a few examples with large features do not decide. It is small where features
+    tell other examples apart than inputs do, and where they have few directions.
 
     Args:
         features: (examples, ...).
@@ -27,14 +27,23 @@ def alignment(features: jax.Array, inputs: jax.Array) -> jax.Array:
         Cortes, Mohri and Rostamizadeh, "Algorithms for learning kernels based on centered alignment", JMLR 2012;
         Kornblith et al., "Similarity of neural network representations revisited", ICML 2019.
     """
-    first, second = _kernel(features), _kernel(inputs)
+    first, second = _kernel(_directions(features)), _kernel(_scaled(inputs))
     norms = jnp.linalg.norm(first) * jnp.linalg.norm(second)
     return jnp.sum(first * second) / jnp.where(norms > 0, norms, 1)
 
 
-def _kernel(values: jax.Array) -> jax.Array:
+def _directions(features: jax.Array) -> jax.Array:
+    rows = _scaled(features)
+    lengths = jnp.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / jnp.where(lengths > 0, lengths, 1)
+
+
+def _scaled(values: jax.Array) -> jax.Array:
+    """Divides by the largest entry, because fourth powers of large values overflow."""
     rows = values.reshape(len(values), -1)
+    return rows / jnp.maximum(jnp.abs(rows).max(), jnp.finfo(rows.dtype).tiny)
+
+
+def _kernel(rows: jax.Array) -> jax.Array:
     centred = rows - rows.mean(axis=0, keepdims=True)
-    # by the largest entry, because fourth powers of large features overflow
-    centred = centred / jnp.maximum(jnp.abs(centred).max(), jnp.finfo(values.dtype).tiny)
     return centred @ centred.T

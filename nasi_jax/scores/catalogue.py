@@ -22,7 +22,7 @@ from nasi_jax.nn import (
     RUNNING_STATISTICS,
     initial_statistics,
 )
-from nasi_jax.nn.graphs import averaged, with_nodes
+from nasi_jax.nn.graphs import averaged
 from nasi_jax.spaces.text import named, unknown
 
 
@@ -197,13 +197,11 @@ def _of_blocks(function: Callable[..., jax.Array]) -> Callable[[Candidate], jax.
     return lambda c: function(c.shared(_features))
 
 
-def _alignment(c: Candidate, nodes: int = 512) -> jax.Array:
-    x = with_nodes(c.x, c.key, nodes) if isinstance(c.x, GraphInput) else c.x
-    _, found = c.apply({"params": c.params}, x, mutable=[FEATURES])
-    last = found[FEATURES][max(found[FEATURES])]
-    if isinstance(x, GraphInput):
-        return proxies.alignment(last, averaged(x))
-    arrays = [leaf for _, leaf in example_arrays(x) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+def _alignment(c: Candidate) -> jax.Array:
+    last = c.shared(_features)[-1]
+    if isinstance(c.x, GraphInput):
+        return proxies.alignment(last, averaged(c.x))
+    arrays = [leaf for _, leaf in example_arrays(c.x) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return proxies.alignment(last, jnp.concatenate([leaf.reshape(len(leaf), -1) for leaf in arrays], axis=1))
 
 
@@ -388,11 +386,10 @@ SCORES: dict[str, Score] = {
     ),
     "input-alignment": Score(
         _alignment,
-        "alignment of the centred kernels of last features and of inputs, on a graph averaged over neighbours",
+        "alignment of the centred kernels of last features, by direction, and of inputs, averaged over neighbours",
         "alignment of Cortes et al., JMLR 2012",
         floating=True,
         embedding=True,
-        options={"nodes": Option(512, least=2)},
     ),
     "zico": Score(
         _of_gradients(proxies.zico), "sum over layers of log sum E|g| / std|g|", "Li et al., ICLR 2023", labels=True

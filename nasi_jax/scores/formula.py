@@ -84,6 +84,8 @@ class Formula:
 
 
 def default_formula(space: SearchSpace) -> str:
-    """Returns the name of the formula that searches of a space take by default: that its networks can be asked for."""
+    """Returns the formula that searches of a space take by default: that its networks can be asked for."""
     network = space.network(None if space.one_shot else space.at(0), space.search_size, 1)
+    if "embedding" in network.capabilities:
+        return "input-alignment"
     return "transfer" if "features" in network.capabilities else "ratio-zico"

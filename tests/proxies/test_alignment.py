@@ -10,7 +10,9 @@ RNG = np.random.default_rng(0)
 def by_definition(features, inputs):
     n = len(features)
     h = np.eye(n) - np.full((n, n), 1 / n)
-    k, m = (h @ v.reshape(n, -1) @ v.reshape(n, -1).T @ h for v in (features, inputs))
+    rows = features.reshape(n, -1)
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    k, m = (h @ v.reshape(n, -1) @ v.reshape(n, -1).T @ h for v in (rows, inputs))
     return np.sum(k * m) / np.sqrt(np.sum(k * k) * np.sum(m * m))
 
 
@@ -20,12 +22,16 @@ def test_alignment_is_that_of_centred_kernels(shape, x64):
     np.testing.assert_allclose(proxies.alignment(features, inputs), by_definition(features, inputs), rtol=1e-12)
 
 
-def test_rotation_scale_and_shift_leave_all_of_it_and_large_values_do_not_overflow():
-    inputs = RNG.normal(size=(9, 4)).astype(np.float32)
-    turned = inputs @ np.linalg.qr(RNG.normal(size=(4, 4)))[0].astype(np.float32)
-    for features in (inputs, 1e15 * turned + 3e15, 1e-15 * turned):
-        assert float(proxies.alignment(jnp.asarray(features), jnp.asarray(inputs))) == pytest.approx(1, abs=1e-4)
+def test_rotations_and_lengths_leave_all_of_it_and_large_values_do_not_overflow():
+    directions = RNG.normal(size=(9, 4))
+    directions = (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(np.float32)
+    turned = directions @ np.linalg.qr(RNG.normal(size=(4, 4)))[0].astype(np.float32)
+    for scale in (1.0, 1e30, 1e-30, np.arange(1, 10, dtype=np.float32)[:, None]):
+        features, inputs = jnp.asarray(scale * turned, jnp.float32), jnp.asarray(3e15 * directions + 1e15)
+        assert float(proxies.alignment(features, inputs)) == pytest.approx(1, abs=1e-4)
 
 
-def test_features_that_are_all_alike_have_none():
-    assert float(proxies.alignment(jnp.ones((5, 2)), jnp.arange(10.0).reshape(5, 2))) == 0
+def test_features_that_are_all_alike_or_zero_have_none():
+    inputs = jnp.arange(10.0).reshape(5, 2)
+    for features in (jnp.ones((5, 2)), jnp.zeros((5, 2))):
+        assert float(proxies.alignment(features, inputs)) == pytest.approx(0, abs=1e-6)

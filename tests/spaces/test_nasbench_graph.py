@@ -271,22 +271,20 @@ def test_scores_of_inputs_of_each_examples_own_say_why_they_do_not_apply(name):
 
 
 def test_alignment_is_of_last_features_with_averaged_inputs():
-    """By the derived network's own features, over all nodes, against dense matrices."""
+    """By the derived network's own features, against dense matrices."""
     source = data.from_graphs([data.Graph(FEATURES, ENDS)], np.arange(5) % 2, level="node", padding=(7, 9))
     size, genotype = SPACE.Size(hidden=4), SPACE.parse("0122|gcn|sage|skip|gat")
-    scorer = scores.Scorer(SPACE, source, ["input-alignment"], scores.ScoreConfig(size, 2))
+    scorer = scores.Scorer(SPACE, source, ["input-alignment"], scores.ScoreConfig(size, 4))
     draw = scorer.draw(0)
-    module, x = SPACE.network(genotype, size, 2), source.prepare(jnp.arange(5))
+    module, x = SPACE.network(genotype, size, 2), draw.batch.x
     params = spaces.restrict(draw.params, jax.eval_shape(module.init, jax.random.key(0), x)["params"])
     _, found = module.apply({"params": params}, x, mutable=[FEATURE_COLLECTION])
     (features,) = found[FEATURE_COLLECTION].values()
-    assert features.shape == (5, 8)
+    assert features.shape == (4, 8)
     a = np.eye(5)
     a[ENDS[1], ENDS[0]] = 1
     root = np.diag(a.sum(axis=1) ** -0.5)
-    expected = proxies.alignment(features, jnp.asarray(root @ a @ root @ FEATURES, jnp.float32))
-    # padding is left out, wherever the five nodes of seven are asked for
-    (row,) = scores.Scorer(SPACE, source, ["input-alignment(nodes=5)"], scores.ScoreConfig(size, 2)).score(
-        draw, [genotype]
-    )
-    assert row["input-alignment(nodes=5)"] == pytest.approx(float(expected), rel=1e-4)
+    inputs = (root @ a @ root @ FEATURES)[np.asarray(x.targets)]
+    (row,) = scorer.score(draw, [genotype])
+    expected = proxies.alignment(features, jnp.asarray(inputs, jnp.float32))
+    assert row["input-alignment"] == pytest.approx(float(expected), rel=1e-4)
