@@ -4,7 +4,8 @@
 
 The peer is neural-tangents' exact trace, by the diagonal of its kernel, in its implementations 1 and 3. All run in one
 process, in turn, and times are ratios of medians to one gradient of the batch's loss in the same network, of a
-NAS-Bench-201 cell with batch statistics. Compilation is counted apart, as a ratio to that of the gradient. Memory is
+NAS-Bench-201 cell with batch statistics. They are of all processors together, which other work on the machine changes
+less than the clock. Compilation is counted apart, as a ratio to that of the gradient. Memory is
 XLA's own analysis of the largest compiled program; a program that needs more than the limit is not run. The error is
 the root mean square over keys, relative to the exact trace, and beside it the error that the estimate itself reports.
 """
@@ -235,10 +236,10 @@ def temporary(compiled: Any) -> float:
 
 
 def seconds_of(program: Program, key: jax.Array) -> float:
-    """Times one run."""
-    start = time.perf_counter()
+    """Times one run, on all processors together."""
+    start = time.process_time()
     jax.block_until_ready(program.run(key))
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 if __name__ == "__main__":

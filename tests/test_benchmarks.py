@@ -97,4 +97,4 @@ def test_ntk_kernel_runs_at_a_tiny_size(tmp_path):
         subprocess.run([sys.executable, script, *size, "--batch", batch], check=True, capture_output=True)
     lines = [line.split("|") for line in out.read_text().splitlines() if "| nasi_jax |" in line]
     assert [line[2].strip() for line in lines] == ["5", "6"]
-    assert all(float(line[7]) < 1e-5 for line in lines)
+    assert all(float(line[8]) < 1e-5 for line in lines)

@@ -23,14 +23,14 @@ class Task(NamedTuple):
 
     Attributes:
         apply_fn: the network.
-        output: index of the output among the leaves of what the network returns.
+        output: index of the output among the leaves of what the network returns; None for all as one.
         form: "traced", "full", "diagonal" or "summed", see `KernelForm`.
         coupled: whether an output depends on the other samples of its batch.
         mesh: devices among which the samples of the first batch are divided.
     """
 
     apply_fn: ApplyFn
-    output: int
+    output: int | None
     form: str
     coupled: bool
     mesh: Mesh | None
@@ -43,7 +43,8 @@ class Task(NamedTuple):
     def network(self, params: Any, *batch: Any) -> tuple[Any, ...]:
         """Returns the network over real parameters, with outputs (batch, outputs), these, and the inputs."""
         network, reals, *rest = over_reals(self.apply_fn, params, *batch)
-        one = as_matrix(lambda p, x: jax.tree.leaves(network(p, x))[self.output])
+        some = slice(None) if self.output is None else self.output
+        one = as_matrix(lambda p, x: jax.tree.leaves(network(p, x))[some])
         summed = lambda p, x: jnp.sum(one(p, x), axis=1, keepdims=True)  # noqa: E731
         return summed if self.form == "summed" else one, reals, *rest
 
@@ -64,7 +65,7 @@ def contraction(task: Task, params: Any, x1: Any, x2: Any, memory: float) -> jax
         memory: bytes that each device may take beside parameters and inputs.
 
     Returns:
-        The kernel, of the shape that the form says.
+        The kernel, of the shape that the form says; the diagonal (n1, outputs).
 
     Raises:
         ValueError: the memory does not suffice.
@@ -80,18 +81,20 @@ def contraction(task: Task, params: Any, x1: Any, x2: Any, memory: float) -> jax
     samples = np.minimum(np.arange(n1 + -n1 % size, dtype=np.int32), n1 - 1).reshape(-1, size)
 
     def stripe(samples: Any) -> jax.Array:
-        if task.form == "full":
-            parts = [_stripe(task, blocks, params, x1, x2, samples, some) for some in columns]
-            return jnp.concatenate(parts, axis=2)[:, :, :outputs] if len(parts) > 1 else parts[0]
-        if not loops_here and len(columns) > 1:
-            part = lambda some: _stripe(task, blocks, params, x1, x2, samples, some)  # noqa: E731
-            zero = jax.eval_shape(part, columns[0])
-            add = lambda total, some: (total + part(some), None)  # noqa: E731
-            return jax.lax.scan(add, jnp.zeros(zero.shape, zero.dtype), columns)[0]
-        total = _stripe(task, blocks, params, x1, x2, samples, columns[0])
-        for some in columns[1:]:
-            total = total + _stripe(task, blocks, params, x1, x2, samples, some)
-        return total
+        part = lambda some: _stripe(task, blocks, params, x1, x2, samples, some)  # noqa: E731
+        if len(columns) == 1:
+            return part(columns[0])
+        if task.form in {"full", "diagonal"}:
+            axis = 2 if task.form == "full" else 1
+            found = jnp.stack([part(some) for some in columns]) if loops_here else jax.lax.map(part, columns)
+            found = jnp.moveaxis(found, 0, axis)
+            found = found.reshape(*found.shape[:axis], -1, *found.shape[axis + 2 :])
+            return jax.lax.slice_in_dim(found, 0, outputs, axis=axis)
+        if loops_here:
+            return functools.reduce(jnp.add, map(part, columns))
+        zero = jax.eval_shape(part, columns[0])
+        add = lambda total, some: (total + part(some), None)  # noqa: E731
+        return jax.lax.scan(add, jnp.zeros(zero.shape, zero.dtype), columns)[0]
 
     loops_here = not is_traced((params, x1, x2))
     if len(samples) == 1:
@@ -118,23 +121,30 @@ def _stripe(
         n2 = batch_length("x", x1 if x2 is None else x2)
         count = -(-n2 // blocks.at_once)
         others = jnp.minimum(jnp.arange(count * blocks.at_once), n2 - 1).reshape(count, -1)
-        if x2 is not None:
+        whole = x2 is None and task.mesh is None and len(samples) >= n2 and _is_whole(columns, program)
+        if whole and (count == 1 or not held.factors):
+            return inner_products(task.products, held, held)[:, :n2]
+        dense = 0.0
+        if whole:
+            cut = lambda leaf, others: jax.lax.dynamic_slice_in_dim(leaf, others[0], blocks.at_once)  # noqa: E731
+            kept = held._replace(dense=[])
+            rows = lambda others, _: jax.tree.map(lambda leaf: cut(leaf, others), kept)  # noqa: E731
+            if held.dense:  # in one product, for which nothing more is stored
+                dense = inner_products(task.products, held._replace(factors=[]), held._replace(factors=[]))[:, :n2]
+            held = kept
+        elif x2 is not None:
             program = task.program(network, reals, x2) if task.coupled else program
             rows = rows_of(program, reals, x2, task.products, task.coupled)
-        elif task.mesh is None and len(samples) >= n2 and _is_whole(columns, program):
-            cut = lambda leaf, others: jax.lax.dynamic_slice_in_dim(leaf, others[0], blocks.at_once)  # noqa: E731
-            part = lambda others, _: jax.tree.map(lambda leaf: cut(leaf, others), held)  # noqa: E731
-            rows = part if count > 1 else lambda *_: held
         if task.form != "full":
             found = _map(lambda some: inner_products("traced", held, rows(some, columns)), others)
-            return jnp.moveaxis(found, 0, 1).reshape(len(samples), -1)[:, :n2]
+            return dense + jnp.moveaxis(found, 0, 1).reshape(len(samples), -1)[:, :n2]
         outputs = program.outputs.shape[1]
         blocked = jnp.arange(outputs + -outputs % blocks.outputs).reshape(-1, blocks.outputs)
         found = _map(lambda i: _map(lambda k: inner_products("full", held, rows(i, k)), blocked), others)
         # (samples of the second, outputs of the second, samples, samples, outputs, outputs)
         found = jnp.transpose(found, (2, 0, 3, 4, 1, 5))
         n1, k1 = len(samples), len(columns)
-        return found.reshape(n1, others.size, k1, blocked.size)[:, :n2, :, :outputs]
+        return dense + found.reshape(n1, others.size, k1, blocked.size)[:, :n2, :, :outputs]
 
     return shared_out(compute, task.mesh)(params, x1, x2, columns, samples)
 
@@ -152,9 +162,24 @@ def _map(function: Any, items: jax.Array) -> Any:
     """Maps over a leading axis, in turn, without a loop where there are few items."""
     if len(items) > UNROLLED:
         return jax.lax.map(function, items)
-    found = []
-    for item in items:
-        # one after the other, so that memory is used again
-        item = jax.lax.optimization_barrier((item, found[-1]))[0] if found else item
-        found.append(function(item))
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+    found: Any = None
+    results: Any = None
+    for i, item in enumerate(items):
+        item = item if i == 0 else _after(item, found)
+        found = function(item)
+        if i == 0:
+            results = jax.tree.map(lambda leaf: jnp.zeros((len(items), *leaf.shape), leaf.dtype), found)
+        # in the place where it stays
+        put = lambda whole, leaf, i=i: jax.lax.dynamic_update_index_in_dim(whole, leaf, i, 0)  # noqa: E731
+        results = jax.tree.map(put, results, found)
+    return results
+
+
+def _after(item: jax.Array, found: Any) -> jax.Array:
+    """Returns an item that is known after results, whose memory then is used again.
+
+    A barrier would say so, but XLA drops barriers on a CPU before it decides on an order.
+    """
+    first = functools.reduce(jnp.add, [leaf.ravel()[0] for leaf in jax.tree.leaves(found)])
+    never = (first == first) & (first != first)
+    return jnp.where(never, 0, item)

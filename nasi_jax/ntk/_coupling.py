@@ -36,6 +36,8 @@ def is_coupled(apply_fn: ApplyFn, params: Any, x: Any, batch_statistics: bool | 
     Raises:
         ValueError: the samples are claimed to be independent and are not, or cannot be taken apart.
     """
+    if batch_statistics not in {None, True, False}:
+        raise ValueError(f"batch_statistics: expected True, False or None, got {batch_statistics!r}")
     if batch_statistics or is_traced((params, x)):
         return batch_statistics is not False
     if batch_length("x", x) == 1:

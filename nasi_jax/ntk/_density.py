@@ -11,7 +11,16 @@ import numpy as np
 import scipy.linalg
 
 from nasi_jax.ntk._estimate import Estimate
-from nasi_jax.ntk._network import ApplyFn, automatic, check_count, check_not_traced, hashable, output_shape
+from nasi_jax.ntk._network import (
+    ApplyFn,
+    automatic,
+    check_count,
+    check_key,
+    check_not_traced,
+    check_positive,
+    hashable,
+    output_shape,
+)
 from nasi_jax.ntk.probes import products
 
 
@@ -61,8 +70,7 @@ class SpectralDensity(NamedTuple):
         References:
             Zhang, "Learning bounds for kernel regression using effective data dimensionality", 2005.
         """
-        if not ridge > 0:
-            raise ValueError(f"ridge: expected a positive number, got {ridge}")
+        check_positive("ridge", ridge)
         return self.trace_of(lambda values: values / (values + ridge))
 
     def cumulative(self, values: np.ndarray) -> Estimate:
@@ -128,6 +136,7 @@ def spectral_density(
         and Xiao, "An investigation into neural net optimization via Hessian eigenvalue density", 2019.
     """
     probes, steps, chunk = (check_count(*pair) for pair in (("probes", probes), ("steps", steps), ("chunk", chunk)))
+    check_key(key)
     check_not_traced("spectral_density", params=params, x=x, key=key)
     params, x = automatic(params, x)
     shape, apply_fn = output_shape(apply_fn, params, x), hashable(apply_fn)

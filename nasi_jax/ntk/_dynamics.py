@@ -12,7 +12,15 @@ import numpy as np
 import scipy.integrate
 import scipy.special
 
-from nasi_jax.ntk._network import ApplyFn, as_matrix, as_outputs, check_like, check_not_traced, over_reals
+from nasi_jax.ntk._network import (
+    ApplyFn,
+    as_matrix,
+    as_outputs,
+    check_like,
+    check_not_traced,
+    check_positive,
+    over_reals,
+)
 from nasi_jax.ntk.probes import pushforward
 
 LossName = Literal["mse", "cross-entropy"]
@@ -114,8 +122,8 @@ def predict(
         raise ValueError(f"loss: expected one of {get_args(LossName)}, got {loss!r}")
     if not ridge >= 0:
         raise ValueError(f"ridge: expected a number from 0 on, got {ridge}")
-    if rate is not None and not rate > 0:
-        raise ValueError(f"rate: expected a positive number, or None for gradient flow, got {rate}")
+    if rate is not None:
+        check_positive("rate", rate, "a positive number, or None for gradient flow")
     kernel, times = jnp.asarray(kernel), jnp.asarray(times)
     shape = kernel.shape
     if len(shape) not in {2, 4} or shape[0] != shape[1] or shape[2:3] != shape[3:]:

@@ -119,7 +119,7 @@ def inner_products(form: str, first: Rows, second: Rows) -> jax.Array:
 
     Args:
         form: "traced", for the sum over equal outputs, (n1, n2); "full", for (n1, n2, outputs, outputs); or "diagonal",
-            where `second` is `first`, for (n1,).
+            where `second` is `first`, for (n1, outputs).
         first: rows of n1 samples.
         second: rows of n2 samples.
     """
@@ -131,7 +131,7 @@ def inner_products(form: str, first: Rows, second: Rows) -> jax.Array:
 
 def _of_dense(form: str, first: jax.Array, second: jax.Array) -> jax.Array:
     if form == "diagonal":
-        return jnp.sum(first * second, axis=(1, 2))
+        return jnp.sum(first * second, axis=2)
     if form == "full":
         return jnp.einsum("ikp,jlp->ijkl", first, second, precision=_HIGHEST)
     rows = [leaf.reshape(len(leaf), leaf[0].size) for leaf in (first, second)]
@@ -144,9 +144,9 @@ def _of_factors(form: str, read1: jax.Array, slopes1: jax.Array, read2: jax.Arra
         common = _of_dense("diagonal" if form == "diagonal" else "traced", read1[:, 0], read2[:, 0])
         return pairs * (common[..., None, None] if form == "full" else common)
     if form == "diagonal":
-        return jax.vmap(lambda *factors: _of_factors("traced", *(leaf[None] for leaf in factors))[0, 0])(
-            read1, slopes1, read2, slopes2
-        )
+        common = jnp.einsum("igsd,igtd->igst", read1, read2, precision=_HIGHEST)
+        moved = jnp.einsum("igst,ikgte->ikgse", common, slopes2, precision=_HIGHEST)
+        return jnp.sum(slopes1 * moved, axis=(2, 3, 4))
     common = jnp.einsum("igsd,jgtd->ijgst", read1, read2, precision=_HIGHEST)
     if form == "traced":
         pairs = jnp.einsum("ikgse,jkgte->ijgst", slopes1, slopes2, precision=_HIGHEST)

@@ -12,7 +12,16 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from nasi_jax.ntk._contraction import Task, contraction
 from nasi_jax.ntk._coupling import is_coupled
 from nasi_jax.ntk._memory import free_memory
-from nasi_jax.ntk._network import ApplyFn, automatic, batch_length, check_like, hashable, of_one, output_shapes
+from nasi_jax.ntk._network import (
+    ApplyFn,
+    automatic,
+    batch_length,
+    check_like,
+    check_positive,
+    hashable,
+    of_one,
+    output_shapes,
+)
 from nasi_jax.ntk.neural_tangents import load
 from nasi_jax.programs import is_traced
 
@@ -81,8 +90,8 @@ def kernel(
         raise ValueError(f"implementation: expected None or one of {get_args(Implementation)}, got {implementation!r}")
     if form == "diagonal" and x2 is not None:
         raise ValueError("x2: expected None with form='diagonal', got inputs")
-    if memory is not None and not memory > 0:
-        raise ValueError(f"memory: expected a positive number of bytes, got {memory}")
+    if memory is not None:
+        check_positive("memory", memory, "a positive number of bytes")
     if AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types and is_traced((params, x1, x2)):
         options: dict[str, Any] = {"form": form, "batch_statistics": batch_statistics, "memory": memory, "mesh": mesh}
         options["implementation"] = implementation
@@ -100,7 +109,8 @@ def kernel(
     for i in range(len(leaves)):
         task = Task(apply_fn, i, form, coupled, mesh)
         if implementation is None:
-            kernels.append(contraction(task, params, x1, x2, memory))
+            found = contraction(task, params, x1, x2, memory)
+            kernels.append(jnp.sum(found, axis=1) if form == "diagonal" else found)
         else:
             kernels.append(_by_neural_tangents(task, implementation, params, x1, x2))
     return jax.tree.unflatten(structure, kernels)

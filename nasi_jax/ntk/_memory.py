@@ -14,7 +14,7 @@ from nasi_jax.ntk._layers import Product, Program, inner_jaxprs
 UNROLLED = 8
 """Turns that are written out, because loops of XLA are slow on a CPU."""
 
-_AT_ONCE = 2**28  # bytes of the rows that are computed together; more does not make them faster
+_AT_ONCE = 2**26  # bytes of what passes while rows are computed together; more makes them slower
 _LIMITS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"
 
 
@@ -69,46 +69,52 @@ def blocks_of(program: Program, form: str, coupled: bool, n1: int, n2: int, devi
     """
     number = program.outputs.dtype.itemsize
     all_outputs = program.outputs.shape[1]
-    size = {"diagonal": n1, "traced": n1 * n2, "full": n1 * n2 * all_outputs**2}[form] * number
+    entries_of = {"diagonal": n1 * all_outputs, "traced": n1 * n2, "full": n1 * n2 * all_outputs**2}
+    size = entries_of[form] * number
     dense, read, slopes = entries(program, form, coupled)
     kept = [product for product in program.products if not coupled and keeps_factors(product, form, all_outputs)]
     stored, largest = activations(program.closed.jaxpr)
     inputs = sum(math.prod(product.inputs) for product in program.products) * number
     results = sum(math.prod(product.slopes) for product in program.products) * number
 
+    def passing(outputs: int) -> int:
+        """Bytes of a sample beside its rows, while they are computed."""
+        derivatives = outputs * (results + 3 * largest)
+        return derivatives if coupled else derivatives + stored + inputs
+
     def once(outputs: int) -> int:
         """Bytes of a sample while its rows are computed."""
-        rows = outputs * (2 * dense * number + results + 3 * largest)
-        return rows if coupled else rows + stored + inputs
+        return 2 * outputs * dense * number + passing(outputs)
 
     def held(outputs: int) -> int:
         return (read + outputs * (dense + slopes)) * number
 
     fixed = (stored + inputs) * (1 if n2 == 0 else 2) if coupled else 0
 
-    def pair(outputs: int) -> int:
-        """Bytes of two samples while what they have in common is computed."""
-        return number * sum(_pair(product, form, outputs) for product in kept)
+    def pairs(outputs: int, others: int = 1) -> int:
+        """Bytes of a sample while what it has in common with others is computed."""
+        return number * (1 if form == "diagonal" else others) * sum(_pair(product, form, outputs) for product in kept)
 
     # the kernel, and what it is put together from
     left = memory - 2 * size - fixed
     outputs = all_outputs
     while outputs > 1 and 2 * once(outputs) + held(outputs) > left / 2:
         outputs = -(-outputs // 2)
-    least = 2 * once(outputs) + held(outputs) + pair(outputs)
+    least = 2 * once(outputs) + held(outputs) + pairs(outputs)
     if least > left:
         what = f"{_text(2 * size)} for the kernel and {_text(fixed + least)} for the gradients of one sample"
         raise ValueError(
             f"memory: expected at least {what}, got {_text(memory)}; take fewer samples, form='traced' or 'diagonal', "
             "or ntk.operator and ntk.trace, which form no kernel"
         )
-    n, share = max(n1, n2), math.ceil(n1 / devices)
-    at_once = max(_AT_ONCE // once(outputs), -(-n // UNROLLED))
+    share = math.ceil(n1 / devices)
+    n = share if form == "diagonal" else max(n1, n2)
+    at_once = max(_AT_ONCE // max(passing(outputs), 1), -(-n // UNROLLED))
     at_once = max(1, min(n, at_once, int(left / 4 // once(outputs))))
-    while at_once > 1 and at_once * (2 * once(outputs) + held(outputs) + at_once * pair(outputs)) > left:
+    while at_once > 1 and at_once * (2 * once(outputs) + held(outputs) + pairs(outputs, at_once)) > left:
         at_once = -(-at_once // 2)
     at_once = math.ceil(n / math.ceil(n / at_once))
-    each = held(outputs) + at_once * pair(outputs)
+    each = held(outputs) + pairs(outputs, at_once)
     room = max(1, int((left - 2 * at_once * once(outputs)) // max(each, 1)) // at_once)
     turns = math.ceil(share / (room * at_once))
     chunks = 1 if form == "diagonal" else math.ceil(share / turns / at_once)
@@ -118,8 +124,10 @@ def blocks_of(program: Program, form: str, coupled: bool, n1: int, n2: int, devi
 
 def _pair(product: Product, form: str, outputs: int) -> int:
     groups, positions, slopes = product.slopes
-    if form == "diagonal" or groups * positions == 1:
+    if groups * positions == 1:
         return 0
+    if form == "diagonal":
+        return groups * positions * (positions + outputs * slopes)
     # each with a copy in another order
     return 2 * groups * positions * (2 * positions if form == "traced" else positions + outputs * slopes)
 

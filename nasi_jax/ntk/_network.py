@@ -39,6 +39,25 @@ def _is_fixed(leaf: Any) -> bool:
     return isinstance(leaf, Fixed)
 
 
+def _check_no_statistics(params: Any) -> None:
+    """Checks that the parameters are free of running statistics of Linen and NNX, by which no network is trained."""
+
+    def is_statistic(node: Any) -> bool:
+        return type(node).__name__ == "BatchStat"  # of NNX, which is not imported for this
+
+    for path, node in jax.tree.leaves_with_path(params, is_leaf=lambda node: _is_fixed(node) or is_statistic(node)):
+        collection = jax.tree_util.keystr(path[:1], simple=True)
+        if not is_statistic(node) and collection != "batch_stats":
+            continue
+        if any(not _is_fixed(leaf) and is_inexact(leaf) for leaf in jax.tree.leaves(node, is_leaf=_is_fixed)):
+            place = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(
+                f"params: expected parameters alone, got running statistics at {place}; let apply_fn have them, in "
+                'Linen as module.apply({"params": params, "batch_stats": statistics}, x), in NNX after '
+                "nnx.split(model, nnx.Param, ...)"
+            )
+
+
 def batch_length(name: str, tree: Any) -> int:
     """Returns the length of the leading axis that the arrays of a batch share.
 
@@ -108,7 +127,8 @@ def check_floating(name: str, tree: Any, use: str) -> None:
             found.add(str(jnp.result_type(leaf)))
         except (TypeError, ValueError) as error:
             place = jax.tree_util.keystr(path)
-            raise TypeError(f"{name}: expected arrays, got {type(leaf).__name__}{place and f' at {place}'}") from error
+            got = f"{type(leaf).__name__}{place and f' at {place}'}"
+            raise TypeError(f"{name}: expected arrays, got {got}; leave what is no array to apply_fn") from error
     if not any(map(is_inexact, jax.tree.leaves(tree))):
         raise TypeError(f"{name}: expected at least one floating array, {use}, got {', '.join(sorted(found))}")
 
@@ -188,7 +208,7 @@ def over_reals(apply_fn: ApplyFn, params: Any, *batch: Any) -> tuple[Any, ...]:
         The network over the list of real parameters, that list, and inputs and labels; all with automatic axes.
 
     Raises:
-        ValueError: `params` has no leaves, or there are inputs without samples.
+        ValueError: `params` has no leaves or running statistics, or there are inputs without samples.
         TypeError: a leaf of `params` is no array, or none is floating.
     """
     params, *rest = automatic(params, *batch)
@@ -200,6 +220,7 @@ def over_reals(apply_fn: ApplyFn, params: Any, *batch: Any) -> tuple[Any, ...]:
     leaves, structure = jax.tree.flatten(params, is_leaf=_is_fixed)
     if not leaves:
         raise ValueError("params: expected at least one array, got a pytree without leaves")
+    _check_no_statistics(params)
     free = jax.tree.map(lambda leaf: None if _is_fixed(leaf) else leaf, params, is_leaf=_is_fixed)
     check_floating("params", free, "because the outputs are differentiated by the parameters")
     originals = {i: jnp.asarray(leaf) for i, leaf in enumerate(leaves) if not _is_fixed(leaf) and is_inexact(leaf)}
@@ -249,11 +270,10 @@ def check_like(name: str, tree: Any, other_name: str, other: Any) -> None:
     if expected != got:
         raise ValueError(f"{name}: expected the structure of {other_name}, {expected}, got {got}")
     for (path, a), b in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(other), strict=True):
-        if jnp.shape(a) != b.shape:
+        if jnp.shape(a) != jnp.shape(b):
             place = jax.tree_util.keystr(path)
-            raise ValueError(
-                f"{name}: expected the shape of {other_name}, {b.shape}{place and f' at {place}'}, got {jnp.shape(a)}"
-            )
+            expected = f"{jnp.shape(b)}{place and f' at {place}'}"
+            raise ValueError(f"{name}: expected the shape of {other_name}, {expected}, got {jnp.shape(a)}")
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
@@ -279,6 +299,41 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     if number < least:
         raise ValueError(f"{name}: expected {expected}, got {value}")
     return number
+
+
+def check_positive(name: str, value: Any, expected: str = "a positive number") -> None:
+    """Checks a number that has to be positive.
+
+    Args:
+        name: of the argument, for errors.
+        value: the number, which may be infinite.
+        expected: what it is, for the error.
+
+    Raises:
+        ValueError: it is not positive.
+        TypeError: it is no number.
+    """
+    try:
+        positive = bool(value > 0)
+    except TypeError as error:
+        raise TypeError(f"{name}: expected {expected}, got {value!r}") from error
+    if not positive:
+        raise ValueError(f"{name}: expected {expected}, got {value}")
+
+
+def check_key(key: Any) -> None:
+    """Checks a random key, typed or of the older kind.
+
+    Args:
+        key: the key.
+
+    Raises:
+        TypeError: it is none, as a seed.
+    """
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.ndim == 0
+    if not typed and not (dtype == jnp.uint32 and key.ndim == 1):
+        raise TypeError(f"key: expected a random key such as jax.random.key(0), got {key!r}")
 
 
 def check_not_traced(function: str, **arguments: Any) -> None:
@@ -345,8 +400,11 @@ def output_shapes(apply_fn: ApplyFn, params: Any, x: Any) -> Any:
     Raises:
         ValueError: `params` has no leaves, the batch is empty, the network cannot be applied to it, or an output is
             not (batch, ...) or is empty.
-        TypeError: a leaf of `params` is no array or none is floating, or an output is no floating array.
+        TypeError: `apply_fn` is no function, a leaf of `params` is no array or none is floating, or an output is no
+            floating array.
     """
+    if not callable(apply_fn):
+        raise TypeError(f"apply_fn: expected a function apply_fn(params, x), got {type(apply_fn).__name__}")
     network, reals, x = over_reals(apply_fn, params, x)
     batch = batch_length("x", x)
     try:

@@ -18,6 +18,7 @@ from nasi_jax.ntk._network import (
     automatic,
     batch_length,
     check_like,
+    check_positive,
     hashable,
     of_one,
     output_shape,
@@ -110,6 +111,8 @@ def operator(
         ValueError: as `kernel`.
         TypeError: as `kernel`.
     """
+    if memory is not None:
+        check_positive("memory", memory, "a positive number of bytes")
     shapes = [output_shape(apply_fn, params, x1)]
     params, x1, x2 = automatic(params, x1, x2)
     if x2 is not None:

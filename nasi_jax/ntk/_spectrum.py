@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.linalg
 
-from nasi_jax.ntk._network import ApplyFn, automatic, check_not_traced, hashable, output_shape
+from nasi_jax.ntk._network import (
+    ApplyFn,
+    automatic,
+    check_key,
+    check_not_traced,
+    check_positive,
+    hashable,
+    output_shape,
+)
 from nasi_jax.ntk.probes import products
 
 
@@ -96,8 +104,8 @@ def largest_eigenvalue(apply_fn: ApplyFn, params: Any, x: Any, *, key: jax.Array
     References:
         NASI, condition of Proposition 1; Lehoucq, Sorensen and Yang, "ARPACK users' guide", 1998.
     """
-    if not tolerance > 0:
-        raise ValueError(f"tolerance: expected a positive number, got {tolerance}")
+    check_positive("tolerance", tolerance)
+    check_key(key)
     check_not_traced("largest_eigenvalue", params=params, x=x, key=key)
     params, x = automatic(params, x)
     shape = output_shape(apply_fn, params, x)

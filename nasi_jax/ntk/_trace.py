@@ -13,17 +13,21 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nasi_jax.data.losses import Loss, cross_entropy, losses_of
+from nasi_jax.ntk._contraction import Task, contraction
 from nasi_jax.ntk._coupling import is_coupled
 from nasi_jax.ntk._estimate import Estimate
 from nasi_jax.ntk._exchangeable import mean_and_error, xnystrace, xtrace
 from nasi_jax.ntk._kernel import kernel
+from nasi_jax.ntk._memory import free_memory
 from nasi_jax.ntk._network import (
     ApplyFn,
     as_matrix,
     as_outputs,
     automatic,
     check_count,
+    check_key,
     check_not_traced,
+    check_positive,
     hashable,
     matrix,
     output_shapes,
@@ -84,10 +88,13 @@ def trace(
             every 16 probes, and "hadamard", after every block. Stopping by the estimate's own spread is slightly
             optimistic.
         batch_size: number of samples in a batch, for "per-batch"; it divides the number of samples.
-        chunk: number of vector-Jacobian products taken together on a device, which bounds the memory.
+        chunk: number of vector-Jacobian products taken together on a device, which bounds the memory. "exact" takes as
+            many samples as fit into what is free, where these are independent.
         batch_statistics: whether an output may depend on the other samples of its batch, see `kernel`. Where it does
-            not, "exact", "per-sample" and "per-batch" are cheaper, by up to the number of samples.
-        mesh: devices over which to spread the chunks, along all axes. The result does not depend on their number.
+            not, "per-sample" and "per-batch" are cheaper, by up to the number of samples, and "exact" by more, because
+            gradients are not formed where a layer's are products.
+        mesh: devices over which to spread the chunks, along all axes. But for rounding, the result does not depend on
+            their number.
 
     Returns:
         Value, standard error and cost.
@@ -103,12 +110,14 @@ def trace(
     if method not in get_args(TraceMethod):
         raise ValueError(f"method: expected one of {get_args(TraceMethod)}, got {method!r}")
     probes, chunk = check_count("probes", probes), check_count("chunk", chunk)
-    if tolerance is not None and not tolerance > 0:
-        raise ValueError(f"tolerance: expected a positive number, got {tolerance}")
+    if tolerance is not None:
+        check_positive("tolerance", tolerance)
     if tolerance is not None and method not in {"hutchinson", "hadamard"}:
         raise ValueError(f"tolerance: expected None with method={method!r}, which adds no probes, got {tolerance}")
     if key is None and method in RANDOM:
         raise ValueError(f"key: expected a random key with method={method!r}, got None")
+    if method in RANDOM:
+        check_key(key)
     shapes, apply_fn = output_shapes(apply_fn, params, x), hashable(apply_fn)
     shape = jax.eval_shape(matrix, shapes)
     if method == "neural-tangents":
@@ -130,6 +139,10 @@ def trace(
         size = sketch_size(probes, shape.shape)
         random, extra = (key, _leading_directions(multiply, shape, key, size)), 2 * size
     coupled = plan.group == shape.shape[0] or is_coupled(apply_fn, params, x, batch_statistics)
+    if method == "exact" and not coupled:
+        value = np.sum(_apart(apply_fn, params, x, mesh), dtype=float)
+        stderr = 0.0 if np.isfinite(value) else math.nan
+        return Estimate(jnp.asarray(value, shape.dtype), jnp.asarray(stderr, shape.dtype), math.prod(shape.shape))
     compute = functools.partial(
         _squared_norms, apply_fn, plan.cotangent, plan.group, coupled, mesh, params, x, y, random, plan.count
     )
@@ -164,7 +177,7 @@ def diagonal(
             products with Rademacher vectors.
         key: typed random key of the probes.
         probes: number of them.
-        chunk: number of products taken together on a device.
+        chunk: number of products taken together on a device, see `trace`.
         batch_statistics: whether an output may depend on the other samples of its batch, see `kernel`.
         mesh: devices over which to spread the products.
 
@@ -187,22 +200,30 @@ def diagonal(
     shape = jax.eval_shape(matrix, shapes)
     if method == "exact":
         plan = make_plan("exact", shape.shape, None, probes, None)
-        coupled = is_coupled(apply_fn, params, x, batch_statistics)
+        if not is_coupled(apply_fn, params, x, batch_statistics):
+            value = jnp.asarray(_apart(apply_fn, params, x, mesh))
+            return Estimate(as_outputs(value, shapes), as_outputs(jnp.zeros_like(value), shapes), value.size)
         squares, size = [], chunk * (1 if mesh is None else mesh.size)
         for start in range(0, math.prod(shape.shape), size):
             index = jnp.arange(start, start + size, dtype=jnp.int32)
             squares.append(
-                _squared_norms(apply_fn, plan.cotangent, 1, coupled, mesh, params, x, None, None, plan.count, index)
+                _squared_norms(apply_fn, plan.cotangent, 1, True, mesh, params, x, None, None, plan.count, index)
             )
         value = jnp.concatenate(squares)[: math.prod(shape.shape)].reshape(shape.shape)
         return Estimate(as_outputs(value, shapes), as_outputs(jnp.zeros_like(value), shapes), value.size)
     if key is None:
         raise ValueError("key: expected a random key with method='hutchinson', got None")
+    check_key(key)
     vectors = np.asarray(jax.random.rademacher(key, (probes, *shape.shape), shape.dtype))
     found = vectors * products(apply_fn, params, x, vectors, chunk, mesh)
     stderr = np.std(found, axis=0, ddof=1) / math.sqrt(probes) if probes > 1 else np.full_like(found[0], np.nan)
     value, stderr = (as_outputs(jnp.asarray(part), shapes) for part in (np.mean(found, axis=0), stderr))
     return Estimate(value, stderr, 2 * probes)
+
+
+def _apart(apply_fn: ApplyFn, params: Any, x: Any, mesh: Mesh | None) -> np.ndarray:
+    """Returns the squared norms of the gradients of all outputs of independent samples, (samples, outputs)."""
+    return np.asarray(contraction(Task(apply_fn, None, "diagonal", False, mesh), params, x, None, free_memory()))
 
 
 def _leading_directions(multiply: Multiply, shape: Any, key: Any, size: int) -> jax.Array:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nasi_jax.ntk._layers import inner_jaxprs
-from nasi_jax.ntk._network import ApplyFn, as_matrix, as_outputs, check_like, matrix, over_reals, shared_out
+from nasi_jax.ntk._network import ApplyFn, as_matrix, as_outputs, check_key, check_like, matrix, over_reals, shared_out
 from nasi_jax.ntk.gradients import squared_norm
 
 
@@ -135,6 +135,7 @@ def participation_ratio(apply_fn: ApplyFn, params: Any, x: Any, key: jax.Array) 
     Returns:
         The ratio, NaN where the network's outputs do not depend on its parameters, and the trace.
     """
+    check_key(key)
     network, reals, x = over_reals(apply_fn, params, x)
     network = as_matrix(network)
     outputs, pullback = jax.vjp(lambda p: network(p, x), reals)

@@ -110,7 +110,8 @@ def _():
 def _():
     module, x = linen.BatchNorm(use_running_average=True, param_dtype=float), normal(0, BATCH, 3)
     variables = jax.tree.map(lambda leaf: leaf.astype(float), module.init(jax.random.key(0), x))
-    return (lambda p, x: module.apply(p, x) @ jnp.ones((3, 2))), variables, x
+    apply_fn = lambda p, x: module.apply(variables | {"params": p}, x) @ jnp.ones((3, 2))  # noqa: E731
+    return apply_fn, variables["params"], x
 
 
 @network("nnx")

@@ -115,20 +115,39 @@ def temporary(task, blocks, case):
     return lowered.compile().memory_analysis().temp_size_in_bytes
 
 
-def test_gradients_of_products_are_not_formed():
-    case = wide()
+def test_turns_use_the_same_memory():
+    """XLA may take the turns in any order, unless each waits for the one before."""
+
+    def convolve(params, x):
+        form = ("NHWC", "HWIO", "NHWC")
+        x = jax.lax.conv_general_dilated(x, params[0], (1, 1), "SAME", dimension_numbers=form)
+        return jnp.tanh(x).mean(axis=(1, 2)) @ params[1]
+
+    case = ntk_cases.Case(convolve, [jnp.ones((3, 3, 3, 8)), jnp.ones((8, 10))], jnp.ones((32, 16, 16, 3)), None)
     task, blocks = plan(case, "traced", 2**30)
+    together, in_turns = (temporary(task, blocks._replace(held=32, at_once=count), case) for count in (32, 4))
+    assert in_turns < together / 3
+
+
+@pytest.mark.parametrize("form", ["traced", "diagonal"])
+def test_gradients_of_products_are_not_formed(form):
+    case = wide()
+    task, blocks = plan(case, form, 2**30)
     assert blocks.held == 200
     assert temporary(task, blocks, case) < 20 * 2**20
     jacobian = 200 * 10 * 162_000 * 4
     assert jacobian > 60 * temporary(task, blocks, case)
     rows = jax.vmap(lambda x: jax.jacrev(case.apply_fn)(case.params, x[None]))(case.x[:4])
     rows = np.concatenate([np.reshape(leaf, (4, 10, -1)) for leaf in rows], axis=2).astype(float)
-    got = ntk.kernel(case.apply_fn, case.params, case.x[:4])
-    np.testing.assert_allclose(got, np.einsum("ikp,jkp->ij", rows, rows), rtol=1e-4, atol=1e-3)
+    got = ntk.kernel(case.apply_fn, case.params, case.x[:4], form=form)
+    expected = np.einsum("ikp,jkp->ij", rows, rows)
+    np.testing.assert_allclose(got, expected if form == "traced" else np.diag(expected), rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize(("name", "form"), [("convolutions", "traced"), ("attention", "full"), ("dense", "traced")])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("convolutions", "traced"), ("attention", "full"), ("dense", "traced"), ("attention", "diagonal")],
+)
 @pytest.mark.parametrize("memory", [2**20, 2**24])
 def test_the_estimate_of_memory_is_an_upper_bound(name, form, memory, cases, x64):
     case = cases[name]._replace(x=jnp.concatenate([cases[name].x] * 9))

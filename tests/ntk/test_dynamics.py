@@ -62,10 +62,10 @@ def test_linearising_what_is_no_plain_array(x64):
     square.defvjp(lambda x: (x**2, x), lambda x, g: (2 * x * g,))
 
     def heads(p, x):
-        return {"a": square(x @ p["w"]), "b": jnp.abs(x @ p["c"])[:, 0] * p["count"]}
+        return {"a": square(x @ p["w"]), "b": jnp.abs(x @ p["c"])[:, 0] * p["count"] * p["scale"]}
 
     x = jnp.arange(6.0).reshape(2, 3) + 1
-    params = {"w": jnp.ones((3, 2)), "c": jnp.ones((3, 1)) * (1 + 2j), "count": jnp.int32(2)}
+    params = {"w": jnp.ones((3, 2)), "c": jnp.ones((3, 1)) * (1 + 2j), "count": 2, "scale": 1.0}
     new = params | {"w": params["w"] * 1.1, "c": params["c"] * 1.5}
     got, outputs = ntk.linearize(heads, params)(new, x), heads(params, x)
     np.testing.assert_allclose(got["a"], outputs["a"] * 1.2, rtol=1e-12)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import ntk_cases
 import numpy as np
 import pytest
-from flax import nnx
+from flax import linen, nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ntk_cases import squared_error
 
@@ -315,6 +315,23 @@ def test_nnx_models_with_statistics_and_dropout(mode, x64):
     np.testing.assert_allclose(got, ntk.one_batch(by_hand, plain, x, y), rtol=1e-4)
 
 
+def test_running_statistics_are_no_parameters():
+    x = jnp.arange(12.0).reshape(4, 3)
+    module = linen.BatchNorm(use_running_average=True)
+    variables = module.init(jax.random.key(0), x)
+    model = nnx.BatchNorm(3, use_running_average=True, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(model)
+    for params, apply_fn in ((variables, module.apply), (state, lambda p, x: nnx.merge(graph, p)(x))):
+        for function in (ntk.kernel, ntk.trace, proxies.synflow):
+            with pytest.raises(
+                ValueError, match=r"params: expected parameters alone, got running statistics at .*mean"
+            ):
+                function(apply_fn, params, x)
+        part = ntk.select(params, lambda path: "scale" in path or path.endswith(("bias", "bias/value")))
+        # each output is an input, standardised by what is constant, times a scale, and a shift
+        np.testing.assert_allclose(ntk.trace(apply_fn, part, x).value, jnp.sum(x**2 / (1 + 1e-5) + 1), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     "figure",
     [
@@ -330,3 +347,52 @@ def test_nnx_models_with_statistics_and_dropout(mode, x64):
 def test_no_samples_are_refused(figure):
     with pytest.raises(ValueError, match=r"^x[12]?: expected .*, got .*\(0, 3\)"):
         figure(lambda p, x: x @ p, jnp.ones((3, 2)), jnp.zeros((0, 3)), jnp.zeros(0, int))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda *case: ntk.trace(*case, method="hutchinson", key=0),
+            TypeError,
+            r"key: .* jax\.random\.key\(0\), got 0",
+        ),
+        (lambda *case: ntk.diagonal(*case, method="hutchinson", key=0), TypeError, "key: expected"),
+        (
+            lambda *case: ntk.spectral_density(*case, key=jax.random.split(jax.random.key(0))),
+            TypeError,
+            "key: expected",
+        ),
+        (lambda *case: ntk.largest_eigenvalue(*case, key=None), TypeError, "key: expected a random key .* got None"),
+        (lambda *case: ntk.participation_ratio(*case, 3), TypeError, "key: expected a random key .* got 3"),
+        (
+            lambda *case: ntk.largest_eigenvalue(*case, key=jax.random.key(0), tolerance="a"),
+            TypeError,
+            "tolerance: .*'a'",
+        ),
+        (
+            lambda *case: ntk.kernel(*case, memory="1GB"),
+            TypeError,
+            "memory: expected a positive number of bytes, got '1GB'",
+        ),
+        (
+            lambda *case: ntk.operator(*case, memory=-1),
+            ValueError,
+            "memory: expected a positive number of bytes, got -1",
+        ),
+        (
+            lambda *case: ntk.kernel(*case, batch_statistics="no"),
+            ValueError,
+            "batch_statistics: expected True, .* 'no'",
+        ),
+        (lambda _, *case: ntk.kernel(None, *case), TypeError, r"apply_fn: expected a function .* got NoneType"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call(lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((4, 3)))
+
+
+def test_keys_of_the_older_kind_are_keys():
+    case = (lambda p, x: x @ p, jnp.ones((3, 2)), jnp.arange(12.0).reshape(4, 3))
+    assert ntk.participation_ratio(*case, jax.random.PRNGKey(0)) == ntk.participation_ratio(*case, jax.random.key(0))
