@@ -90,8 +90,11 @@ def contraction(task: Task, params: Any, x1: Any, x2: Any, memory: float) -> jax
             found = jnp.moveaxis(found, 0, axis)
             found = found.reshape(*found.shape[:axis], -1, *found.shape[axis + 2 :])
             return jax.lax.slice_in_dim(found, 0, outputs, axis=axis)
-        if loops_here:
-            return functools.reduce(jnp.add, map(part, columns))
+        if loops_here or len(columns) <= UNROLLED:
+            total = part(columns[0])
+            for some in columns[1:]:
+                total = total + part(some if loops_here else _after(jnp.asarray(some), total))
+            return total
         zero = jax.eval_shape(part, columns[0])
         add = lambda total, some: (total + part(some), None)  # noqa: E731
         return jax.lax.scan(add, jnp.zeros(zero.shape, zero.dtype), columns)[0]
@@ -121,7 +124,8 @@ def _stripe(
         n2 = batch_length("x", x1 if x2 is None else x2)
         count = -(-n2 // blocks.at_once)
         others = jnp.minimum(jnp.arange(count * blocks.at_once), n2 - 1).reshape(count, -1)
-        whole = x2 is None and task.mesh is None and len(samples) >= n2 and _is_whole(columns, program)
+        whole = x2 is None and task.mesh is None and len(samples) >= n2
+        whole = whole and (task.form != "full" or len(columns) == program.outputs.shape[1])
         if whole and (count == 1 or not held.factors):
             return inner_products(task.products, held, held)[:, :n2]
         dense = 0.0
@@ -147,10 +151,6 @@ def _stripe(
         return dense + found.reshape(n1, others.size, k1, blocked.size)[:, :n2, :, :outputs]
 
     return shared_out(compute, task.mesh)(params, x1, x2, columns, samples)
-
-
-def _is_whole(columns: jax.Array, program: Program) -> bool:
-    return len(columns) == program.outputs.shape[1]
 
 
 def _held(rows: Any, samples: jax.Array, columns: jax.Array, at_once: int) -> Rows:

@@ -15,6 +15,7 @@ UNROLLED = 8
 """Turns that are written out, because loops of XLA are slow on a CPU."""
 
 _AT_ONCE = 2**26  # bytes of what passes while rows are computed together; more makes them slower
+_HELD = 2**28  # bytes of rows beyond which those of half of the outputs are held
 _LIMITS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"
 
 
@@ -107,9 +108,12 @@ def blocks_of(program: Program, form: str, coupled: bool, n1: int, n2: int, devi
             f"memory: expected at least {what}, got {_text(memory)}; take fewer samples, form='traced' or 'diagonal', "
             "or ntk.operator and ntk.trace, which form no kernel"
         )
+    if form == "traced" and outputs == all_outputs > 1 and n1 * held(outputs) > _HELD:
+        outputs = -(-outputs // 2)  # half the rows at a time, for a second forward pass
     share = math.ceil(n1 / devices)
     n = share if form == "diagonal" else max(n1, n2)
-    at_once = max(_AT_ONCE // max(passing(outputs), 1), -(-n // UNROLLED))
+    # in one turn, or in as many as are written out: rows of a turn are copied, and a small one has few
+    at_once = n if n * passing(outputs) <= _AT_ONCE else -(-n // UNROLLED)
     at_once = max(1, min(n, at_once, int(left / 4 // once(outputs))))
     while at_once > 1 and at_once * (2 * once(outputs) + held(outputs) + pairs(outputs, at_once)) > left:
         at_once = -(-at_once // 2)

@@ -73,6 +73,17 @@ def least(case, form, coupled):
     return high
 
 
+@pytest.mark.parametrize("name", ["attention", "batch-normalised"])
+def test_rows_of_half_of_the_outputs_give_the_same(name, cases, x64, monkeypatch):
+    f, params, x, _ = case = cases[name]._replace(x=cases[name].x[:3])
+    monkeypatch.setattr(_memory, "_HELD", 1)
+    coupled = name == "batch-normalised"
+    assert plan(case, "traced", 1e9, coupled=coupled)[1].outputs == 2
+    rows = ntk_cases.jacobian(f, params, x)
+    for compute in (ntk.kernel, jax.jit(ntk.kernel, static_argnums=0)):
+        close(compute(f, params, x), np.einsum("ikp,jkp->ij", rows, rows))
+
+
 def test_blocks_under_jit_and_their_gradient(cases, x64):
     f, params, x, _ = case = cases["dense"]
     memory = 1.1 * least(case, "full", True)
