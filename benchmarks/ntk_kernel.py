@@ -48,7 +48,7 @@ class Options:
         batch: numbers of samples.
         methods: programs; one whose library is missing is left out.
         width: of the hidden layers, as a multiple of the usual one.
-        runs: timed runs; programs of more than 5 seconds run once.
+        runs: timed runs; programs of more than 5 seconds of processor time run once.
         limit: seconds after which a program is given up.
         out: Markdown file to write; only printed without.
         torch_python: interpreter that has PyTorch.
@@ -218,7 +218,7 @@ def measure(options: Options) -> dict[str, Any]:
     kernel = run()
     seconds = [[clock() - start for clock, start in zip(clocks, starts, strict=True)]]
     memory = resident("VmHWM") - before
-    while len(seconds) <= options.runs and seconds[0][0] < 5:
+    while len(seconds) <= options.runs and seconds[0][1] < 5:
         starts = [clock() for clock in clocks]
         run()
         seconds.append([clock() - start for clock, start in zip(clocks, starts, strict=True)])
