@@ -2,6 +2,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -98,3 +99,22 @@ def test_ntk_kernel_runs_at_a_tiny_size(tmp_path):
     lines = [line.split("|") for line in out.read_text().splitlines() if "| nasi_jax |" in line]
     assert [line[2].strip() for line in lines] == ["5", "6"]
     assert all(float(line[8]) < 1e-5 for line in lines)
+
+
+@pytest.mark.slow
+def test_graph_step_runs_at_a_tiny_size(tmp_path):
+    script = ROOT / "benchmarks" / "graph_step.py"
+    ends = [[0, 1, 1, 2], [1, 0, 2, 1]]
+    np.savez(tmp_path / "graph.npz", x=np.eye(4), edge_index=np.array(ends), y=np.arange(4) % 2)
+    size = [
+        "--graph",
+        tmp_path / "graph.npz",
+        "--hidden",
+        "4",
+        "--steps",
+        "1",
+        "--architectures",
+        "0012|gat|gin|arma|gcn",
+    ]
+    subprocess.run([sys.executable, script, *size, "--out", tmp_path / "t.md"], check=True, capture_output=True)
+    assert (tmp_path / "t.md").read_text().splitlines()[-1].startswith("| `0012\\|gat\\|gin\\|arma\\|gcn` |")

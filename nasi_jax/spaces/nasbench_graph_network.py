@@ -130,7 +130,7 @@ def _attention(p: jax.Array, vectors: Any, graph: Union) -> tuple[jax.Array, jax
     own = nn.leaky_relu(from_sender + to_receiver, _SLOPE)
     # a softmax does not depend on what it is shifted by
     largest = jax.lax.stop_gradient(jnp.maximum(incoming_max(edges, graph, -jnp.inf), own))
-    edges = jnp.exp(jnp.minimum(edges - received(largest, graph), 0)) * graph.is_edge
+    edges = jnp.exp(jnp.where(graph.is_edge > 0, edges - received(largest, graph), -jnp.inf))
     own = jnp.exp(own - largest)
     total = incoming_sum(edges, graph) + own
     return edges / received(total, graph), own / total

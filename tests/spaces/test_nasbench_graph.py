@@ -169,6 +169,26 @@ def test_operations_are_those_of_dense_matrices(name, raw, x64):
     np.testing.assert_allclose(module.apply({"params": params}, *arguments), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["gat", "arma"])
+def test_gradients_are_those_of_finite_differences(name, x64):
+    """Also where the largest of the scores that are shifted by it is that of an edge."""
+    source = data.from_graphs([data.Graph(FEATURES, ENDS)], np.arange(5) % 2, level="node", padding=(7, 9))
+    graph = union(source.prepare(source.x))
+    module, parts = Node(4, OPERATIONS.index(name), True), coefficients(graph)
+    params = module.init(jax.random.key(0), graph.nodes, jnp.zeros((7, 4)), parts)
+    keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(params)))
+    direction = jax.tree.unflatten(
+        jax.tree.structure(params),
+        [jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, jax.tree.leaves(params), strict=True)],
+    )
+
+    def value(step):
+        moved = jax.tree.map(lambda p, d: p + step * d, params, direction)
+        return jnp.sum(module.apply(moved, graph.nodes, jnp.zeros((7, 4)), parts)[:5] ** 2)
+
+    np.testing.assert_allclose(jax.grad(value)(0.0), (value(1e-6) - value(-1e-6)) / 2e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize("pre", [False, True])
 @pytest.mark.parametrize("post", [False, True])
 def test_the_network_is_that_of_the_benchmarks_code(pre, post, x64):
