@@ -14,8 +14,16 @@ from nasi_jax import ntk
 from nasi_jax.ntk import _kernel, neural_tangents
 
 
-@pytest.mark.parametrize("name", ntk_cases.NAMES)
-@pytest.mark.parametrize("implementation", ntk_cases.IMPLEMENTATIONS)
+def by_implementation(names):
+    """Our own kernels on every network, and those of neural-tangents, whose convolutions take long to compile."""
+    return [
+        pytest.param(name, implementation, marks=[pytest.mark.slow] * bool(implementation and "statistics" in name))
+        for implementation in ntk_cases.IMPLEMENTATIONS
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize(("name", "implementation"), by_implementation(ntk_cases.NAMES))
 def test_all_forms_equal_the_dense_jacobian(name, implementation, x64):
     f, params, x1, _ = ntk_cases.make(name, batch=4)
     x2 = ntk_cases.make(name, batch=3, seed=1).x
@@ -29,8 +37,7 @@ def test_all_forms_equal_the_dense_jacobian(name, implementation, x64):
     close(ntk.kernel(f, params, x1, x2, form="summed", **options), np.einsum("ikp,jlp->ij", j1, j2))
 
 
-@pytest.mark.parametrize("implementation", ntk_cases.IMPLEMENTATIONS)
-@pytest.mark.parametrize("name", ntk_cases.INDEPENDENT)
+@pytest.mark.parametrize(("name", "implementation"), by_implementation(ntk_cases.INDEPENDENT))
 def test_claiming_independent_samples_is_right_without_batch_statistics(name, implementation, x64):
     f, params, x, _ = ntk_cases.make(name, batch=4)
     claimed = ntk.kernel(f, params, x, batch_statistics=False, implementation=implementation)
