@@ -67,8 +67,8 @@ def test_a_score_is_that_of_the_derived_network(drawn, space, compilation, caplo
     start = initial_statistics(jax.eval_shape(lambda: stages(params, {}, x, True))[1])
     assert all("cell" not in name for name in start)  # cells are bare
     task = proxies.TASKS["combo"]
-    # one operation after the other: in one program XLA, without its optimisations, takes another of equal pixels for
-    # the largest of a window forward than back
+    # one operation after the other: as one program, with the compiler options of the tests alone, a derivative of
+    # nasbench101 is 0.4 % off finite differences; why is not known
     expected = proxies.gennas(stages, params, start, x, task, draw.key, steps=3)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     if compilation == scorer.compilation == "space":
