@@ -181,6 +181,7 @@ def test_a_grid_that_is_too_large_is_refused(tmp_path, table, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_short_training_has_settings_of_its_own(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "own.npz", x=rng.integers(0, 256, (20, 8, 8, 3), np.uint8), y=np.arange(20) % 2)

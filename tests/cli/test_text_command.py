@@ -67,6 +67,7 @@ def test_what_is_no_run_is_refused(folder, capsys):
     assert "expected a run folder with checkpoints" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_encoders_are_scored_on_the_text(folder):
     out = folder / "scores.csv"
     names = ["feature-effective-rank(of=singular-values)", "ntk-one-batch", "params"]
