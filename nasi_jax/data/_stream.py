@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from nasi_jax.data.arrays import check_batch, normalised, normalised_like
+from nasi_jax.data.arrays import normalised, normalised_like
 from nasi_jax.data.files import READERS
 from nasi_jax.data.folder import Folder, is_folder
+from nasi_jax.data.in_memory import check_batch
 from nasi_jax.data.losses import Loss, cross_entropy
 from nasi_jax.data.source import Batch
 from nasi_jax.data.tfds import open_records

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
 from typing import Literal, Protocol, TypeVar, get_args
 
 import jax
@@ -11,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from nasi_jax.data.in_memory import InMemory
 from nasi_jax.data.losses import Loss, cross_entropy
-from nasi_jax.data.source import Batch, Examples
+from nasi_jax.data.source import Examples
 
 Labels = Literal["true", "random"]
 """Which labels a batch carries: the data set's own, or uniformly random ones."""
@@ -36,7 +35,7 @@ ExamplesT = TypeVar("ExamplesT", bound=Examples)
 
 
 @struct.dataclass
-class Images:
+class Images(InMemory):
     """Images and labels in memory, drawn in random batches; made by `from_arrays`.
 
     Images leave as (x - mean) / deviation, with both taken for each colour over the whole data set, so that each
@@ -62,41 +61,11 @@ class Images:
     image_size: int | None = struct.field(pytree_node=False, default=None)
     loss: Loss = struct.field(pytree_node=False, default=cross_entropy)
 
-    def __len__(self) -> int:
-        """Number of examples."""
-        return len(self.x)
-
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, colours) of an image, after resizing."""
         height, width, colours = self.x.shape[1:]
         return self.image_size or height, self.image_size or width, colours
-
-    def check_batch(self, size: int) -> None:
-        """Raises ValueError if a batch of `size` distinct images cannot be drawn."""
-        check_batch(size, len(self))
-
-    def batch(self, key: jax.Array, size: int) -> Batch:
-        """Draws distinct examples; works under `jit`, `vmap` and `scan`.
-
-        Args:
-            key: a typed random key.
-            size: number of images.
-
-        Returns:
-            Normalised images (size, height, width, colours) in JAX's default float type and labels (size,) int32.
-        """
-        index_key, label_key = jax.random.split(key)
-        index = jax.random.choice(index_key, self.x.shape[0], (size,), replace=False)
-        images = self.prepare(self.x[index])
-        if self.labels == "random":
-            return Batch(images, jax.random.randint(label_key, (size,), 0, self.outputs))
-        return Batch(images, self.y[index])
-
-    def stored(self, size: int) -> Batch:
-        """Returns the shapes and types of a batch before `prepare`."""
-        x, y = (jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype) for array in (self.x, self.y))
-        return Batch(x, y)
 
     def prepare(self, x: jax.Array) -> jax.Array:
         """Normalises images (size, height, width, colours), in the type of `self.x`, and resizes them."""
@@ -104,22 +73,6 @@ class Images:
         if images.shape[1:] != self.image_shape:
             images = jax.image.resize(images, (len(x), *self.image_shape), "linear")
         return images
-
-    def redrawn(self, key: jax.Array, x: jax.Array, y: jax.Array) -> Batch:
-        """Returns what a network reads, and labels; nothing is drawn anew."""
-        return Batch(self.prepare(x), y)
-
-    def batches(self, size: int) -> Iterator[tuple[jax.Array, jax.Array]]:
-        """Goes once through all images, in order.
-
-        Args:
-            size: images in a batch; the last one may have fewer.
-
-        Yields:
-            Images as they are stored, for `prepare`, and labels (size,) int32.
-        """
-        for start in range(0, len(self), size):
-            yield _slice((self.x, self.y), start, size=min(size, len(self) - start))
 
     def part(self, index: np.ndarray) -> Images:
         """Returns some of the examples, normalised by their own mean and deviation."""
@@ -131,22 +84,10 @@ class Images:
         return normalised_like(self, training)
 
 
-@functools.partial(jax.jit, static_argnames="size")
-def _slice(arrays: tuple[jax.Array, jax.Array], start: jax.Array, *, size: int) -> tuple[jax.Array, jax.Array]:
-    x, y = (jax.lax.dynamic_slice_in_dim(array, start, size) for array in arrays)
-    return x, y
-
-
 def normalised(x: jax.Array, mean: jax.Array, deviation: jax.Array) -> jax.Array:
     """Returns (x - mean) / deviation for each colour, the last axis, in JAX's default float type."""
     mean, deviation = (value.reshape((1,) * (x.ndim - 1) + (-1,)) for value in (mean, deviation))
     return (x.astype(jnp.result_type(float)) - mean) / deviation
-
-
-def check_batch(size: int, examples: int) -> None:
-    """Raises ValueError if a batch of `size` distinct images cannot be drawn from so many."""
-    if not 1 <= size <= examples:
-        raise ValueError(f"batch: expected 1 to {examples}, the number of examples, got {size}")
 
 
 def from_arrays(

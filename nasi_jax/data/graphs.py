@@ -10,9 +10,9 @@ import numpy as np
 from flax import struct
 
 from nasi_jax.data.arrays import Labels
-from nasi_jax.data.indexed import Indexed
+from nasi_jax.data.in_memory import InMemory
 from nasi_jax.data.losses import Loss, absolute_error, cross_entropy
-from nasi_jax.data.source import Batch, Shared
+from nasi_jax.data.source import Shared
 
 Level = Literal["node", "edge", "graph"]
 """What an example is, and what the outputs of a network are about."""
@@ -59,7 +59,7 @@ class GraphInput:
 
 
 @struct.dataclass
-class GraphData(Indexed):
+class GraphData(InMemory):
     """Labelled graphs, nodes or edges in memory, drawn in random batches; made by `from_graphs`.
 
     Attributes:
@@ -85,10 +85,6 @@ class GraphData(Indexed):
         if self.level == "graph":
             return GraphInput(jax.tree.map(lambda leaf: leaf[x], self.graphs), None, self.level)
         return GraphInput(Shared(self.graphs), x, self.level)
-
-    def redrawn(self, key: jax.Array, x: jax.Array, y: jax.Array) -> Batch:
-        """Returns what a network reads, and labels; nothing is drawn anew."""
-        return Batch(self.prepare(x), y)
 
     def like(self, training: GraphData) -> GraphData:
         """Returns the examples with the labels of training examples; see `nasi_jax.data.Examples`."""

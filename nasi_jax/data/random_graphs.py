@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from nasi_jax.data.graphs import GraphInput, Graphs, Level
-from nasi_jax.data.indexed import random_labels
+from nasi_jax.data.in_memory import random_labels
 from nasi_jax.data.losses import Loss, cross_entropy
 from nasi_jax.data.source import Batch, Shared
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from nasi_jax.data.indexed import random_labels
+from nasi_jax.data.in_memory import random_labels
 from nasi_jax.data.losses import Loss, cross_entropy
 from nasi_jax.data.source import Batch
 from nasi_jax.data.tokens import TokenInput, Vocabulary

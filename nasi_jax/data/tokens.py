@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from nasi_jax.data.indexed import Indexed
+from nasi_jax.data.in_memory import InMemory
 from nasi_jax.data.losses import Loss, cross_entropy, masked_cross_entropy
 from nasi_jax.data.source import Batch
 
@@ -71,7 +71,7 @@ class TokenInput:
 
 
 @struct.dataclass
-class TokenData(Indexed):
+class TokenData(InMemory):
     """Sequences of token ids in memory, drawn in random batches; made by `from_tokens`.
 
     Where words are masked out, a training and every batch draw anew which ones; `prepare` and `y` have, for an
@@ -111,7 +111,7 @@ class TokenData(Indexed):
     def redrawn(self, key: jax.Array, x: jax.Array, y: jax.Array) -> Batch:
         """Returns a batch of a training: where words are masked out, others than the last time."""
         if self.labels != "masked":
-            return Batch(self.prepare(x), y)
+            return super().redrawn(key, x, y)
         plain = TokenInput(self.ids[x], self.mask[x], self.segments[x], None, self.vocabulary.size)
         return Batch(*_masked(jax.random.split(key, len(x)), plain, self.vocabulary, self.predicted))
 

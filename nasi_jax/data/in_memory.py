@@ -1,7 +1,8 @@
-"""Examples in memory that are known by a number: a graph or a part of one, or a sequence of token ids."""
+"""Examples in memory: images, or what is known by a number, a graph or a part of one, or a sequence of token ids."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -9,16 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nasi_jax.data.arrays import check_batch
 from nasi_jax.data.losses import Loss, cross_entropy
 from nasi_jax.data.source import Batch
 
 
-class Indexed:
-    """What such examples have in common; for a `flax.struct` dataclass with these fields, `prepare` and `redrawn`.
+class InMemory:
+    """What such examples have in common; for a `flax.struct` dataclass with these fields and `prepare`.
 
     Attributes:
-        x: (examples,) int32, which they are.
+        x: what is stored of each, (examples, ...).
         y: what outputs are compared with, (examples, ...).
         outputs: number of outputs of a network.
         labels: "random" where labels or targets are drawn.
@@ -36,8 +36,8 @@ class Indexed:
         raise NotImplementedError
 
     def redrawn(self, key: jax.Array, x: jax.Array, y: jax.Array) -> Batch:
-        """Returns a batch of a training; see `nasi_jax.data.Examples`."""
-        raise NotImplementedError
+        """Returns what a network reads, and what its outputs are compared with; nothing is drawn anew."""
+        return Batch(self.prepare(x), y)
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -78,11 +78,23 @@ class Indexed:
             Examples as they are stored, for `prepare`, and what outputs are compared with.
         """
         for start in range(0, len(self), size):
-            yield self.x[start : start + size], self.y[start : start + size]
+            yield _slice((self.x, self.y), start, size=min(size, len(self) - start))
 
     def part(self, index: np.ndarray) -> Self:
         """Returns some of the examples."""
         return self.replace(x=self.x[index], y=self.y[index])  # type: ignore[attr-defined]
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _slice(arrays: tuple[jax.Array, jax.Array], start: jax.Array, *, size: int) -> tuple[jax.Array, jax.Array]:
+    x, y = (jax.lax.dynamic_slice_in_dim(array, start, size) for array in arrays)
+    return x, y
+
+
+def check_batch(size: int, examples: int) -> None:
+    """Raises ValueError if a batch of `size` distinct examples cannot be drawn from so many."""
+    if not 1 <= size <= examples:
+        raise ValueError(f"batch: expected 1 to {examples}, the number of examples, got {size}")
 
 
 def random_labels(key: jax.Array, size: int, outputs: int, loss: Loss) -> jax.Array:
