@@ -289,7 +289,8 @@ def main(options: Options) -> None:
                 kept.setdefault((cells[1], cells[2]), []).append(line)
     import jax
 
-    head = f"{jax.devices()[0].device_kind}, {platform.machine()}, jax {jax.__version__}, at least {options.runs} runs; "
+    head = f"{jax.devices()[0].device_kind}, {platform.machine()}, jax {jax.__version__}, "
+    head += f"at least {options.runs} runs; "
     head += "traced kernel of 10 outputs, float32. Times are ratios to nasi_jax, compilation in seconds, memory in MiB."
     columns = ["network", "batch", "program", "time", "processor time", "compilation", "peak memory", "error"]
     for network in options.networks:

@@ -17,6 +17,7 @@ from nasi_jax.ntk._network import (
     automatic,
     batch_length,
     check_like,
+    check_mesh,
     check_positive,
     hashable,
     of_one,
@@ -78,7 +79,8 @@ def kernel(
         ValueError: an argument is not one of those allowed, `params` has no leaves, the batch is empty or not what the
             network takes, `x2` is not like `x1`, a diagonal is asked for with `x2`, the outputs are not (batch, ...),
             they depend on the batch and were said not to, or memory does not suffice.
-        TypeError: a leaf of `params` is no array or none is floating, or an output is no floating array.
+        TypeError: a leaf of `params` is no array or none is floating, an output is no floating array, or `mesh` is no
+            mesh.
         ImportError: neural-tangents cannot be loaded, and the implementation needs it.
 
     References:
@@ -92,6 +94,7 @@ def kernel(
         raise ValueError("x2: expected None with form='diagonal', got inputs")
     if memory is not None:
         check_positive("memory", memory, "a positive number of bytes")
+    check_mesh(mesh)
     if AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types and is_traced((params, x1, x2)):
         options: dict[str, Any] = {"form": form, "batch_statistics": batch_statistics, "memory": memory, "mesh": mesh}
         options["implementation"] = implementation
@@ -100,7 +103,7 @@ def kernel(
     shapes, apply_fn = output_shapes(apply_fn, params, x1), hashable(apply_fn)
     if x2 is not None:
         batch_length("x2", x2)
-        check_like("x2", of_one(x2), "x1, but for their number,", of_one(x1))
+        check_like("x2", of_one(x2), "one sample of x1", of_one(x1))
     params, x1, x2 = automatic(params, x1, x2)
     coupled = is_coupled(apply_fn, params, x1, batch_statistics)
     memory = free_memory() / 2 if memory is None else memory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -68,7 +69,7 @@ def blocks_of(program: Program, form: str, coupled: bool, n1: int, n2: int, devi
     Raises:
         ValueError: there is not enough memory for the kernel, or for one row beside it.
     """
-    number = program.outputs.dtype.itemsize
+    number, memory = program.outputs.dtype.itemsize, min(memory, sys.maxsize)
     all_outputs = program.outputs.shape[1]
     entries_of = {"diagonal": n1 * all_outputs, "traced": n1 * n2, "full": n1 * n2 * all_outputs**2}
     size = entries_of[form] * number
@@ -103,9 +104,9 @@ def blocks_of(program: Program, form: str, coupled: bool, n1: int, n2: int, devi
         outputs = -(-outputs // 2)
     least = 2 * once(outputs) + held(outputs) + pairs(outputs)
     if least > left:
-        what = f"{_text(2 * size)} for the kernel and {_text(fixed + least)} for the gradients of one sample"
+        what = f"{text(2 * size)} for the kernel and {text(fixed + least)} for the gradients of one sample"
         raise ValueError(
-            f"memory: expected at least {what}, got {_text(memory)}; take fewer samples, form='traced' or 'diagonal', "
+            f"memory: expected at least {what}, got {text(memory)}; take fewer samples, form='traced' or 'diagonal', "
             "or ntk.operator and ntk.trace, which form no kernel"
         )
     if form == "traced" and outputs == all_outputs > 1 and n1 * held(outputs) > _HELD:
@@ -154,7 +155,8 @@ def _bytes(aval: Any) -> int:
     return math.prod(aval.shape) * getattr(aval.dtype, "itemsize", 4)
 
 
-def _text(count: float) -> str:
+def text(count: float) -> str:
+    """Returns a number of bytes in its unit."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1024:
             return f"{count:.3g} {unit}"

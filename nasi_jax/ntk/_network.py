@@ -197,7 +197,7 @@ def over_reals(apply_fn: ApplyFn, params: Any, *batch: Any) -> tuple[Any, ...]:
     The parameters are the floating leaves, in their order. Those in half precision are widened, so that squares and
     sums of gradients neither overflow nor round; complex ones become their real parts followed by their imaginary ones,
     along the last axis. Other leaves, such as counters, masks and random keys, are constants, and so are those that
-    `select` has fixed.
+    `select` has fixed. Wherever the network is called, its inputs and outputs are checked.
 
     Args:
         apply_fn: the network.
@@ -209,8 +209,10 @@ def over_reals(apply_fn: ApplyFn, params: Any, *batch: Any) -> tuple[Any, ...]:
 
     Raises:
         ValueError: `params` has no leaves or running statistics, or there are inputs without samples.
-        TypeError: a leaf of `params` is no array, or none is floating.
+        TypeError: `apply_fn` is no function, a leaf of `params` is no array, or none is floating.
     """
+    if not callable(apply_fn):
+        raise TypeError(f"apply_fn: expected a function apply_fn(params, x), got {type(apply_fn).__name__}")
     params, *rest = automatic(params, *batch)
     for given in rest:
         sizes = [jnp.size(leaf) for leaf in jax.tree.leaves(given)]
@@ -229,9 +231,31 @@ def over_reals(apply_fn: ApplyFn, params: Any, *batch: Any) -> tuple[Any, ...]:
         filled = [leaf.value if _is_fixed(leaf) else leaf for leaf in leaves]
         for (i, original), real in zip(originals.items(), reals, strict=True):
             filled[i] = _restored(real, original)
-        return jax.tree.map(widened, apply_fn(jax.tree.unflatten(structure, filled), x))
+        batch = batch_length("x", x)
+        try:
+            outputs = apply_fn(jax.tree.unflatten(structure, filled), x)
+        except Exception as error:
+            given = [(jax.tree_util.keystr(path), jnp.shape(leaf)) for path, leaf in jax.tree.leaves_with_path(x)]
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(f"x: apply_fn fails with params on inputs of shape {_listed(given)}: {what}") from error
+        _check_outputs(outputs, batch)
+        return jax.tree.map(widened, outputs)
 
     return network, [real_parts(leaf) for leaf in originals.values()], *rest
+
+
+def _check_outputs(outputs: Any, batch: int) -> None:
+    found = jax.tree.leaves_with_path(outputs)
+    if not found:
+        raise TypeError("apply_fn: expected floating outputs (batch, ...), got a pytree without leaves")
+    for path, leaf in found:
+        place = jax.tree_util.keystr(path)
+        kind = getattr(leaf, "dtype", type(leaf).__name__)
+        if not isinstance(kind, np.dtype) or not jnp.issubdtype(kind, jnp.floating):
+            raise TypeError(f"apply_fn: expected floating outputs, got {kind}{place and f' at {place}'}")
+        if leaf.shape[:1] != (batch,) or not leaf.size:
+            expected = f"apply_fn: expected outputs of shape ({batch}, ...) that are not empty"
+            raise ValueError(f"{expected}, got {_listed([(place, leaf.shape)])}")
 
 
 def widened(leaf: jax.Array) -> jax.Array:
@@ -321,6 +345,20 @@ def check_positive(name: str, value: Any, expected: str = "a positive number") -
         raise ValueError(f"{name}: expected {expected}, got {value}")
 
 
+def check_mesh(mesh: Any) -> None:
+    """Checks devices among which something is divided.
+
+    Args:
+        mesh: the devices, or None.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if not isinstance(mesh, Mesh | None):
+        expected = 'jax.sharding.Mesh such as jax.make_mesh((jax.device_count(),), ("devices",))'
+        raise TypeError(f"mesh: expected None or a {expected}, got {mesh!r}")
+
+
 def check_key(key: Any) -> None:
     """Checks a random key, typed or of the older kind.
 
@@ -403,26 +441,9 @@ def output_shapes(apply_fn: ApplyFn, params: Any, x: Any) -> Any:
         TypeError: `apply_fn` is no function, a leaf of `params` is no array or none is floating, or an output is no
             floating array.
     """
-    if not callable(apply_fn):
-        raise TypeError(f"apply_fn: expected a function apply_fn(params, x), got {type(apply_fn).__name__}")
     network, reals, x = over_reals(apply_fn, params, x)
-    batch = batch_length("x", x)
-    try:
-        shapes = jax.eval_shape(network, reals, x)
-    except Exception as error:
-        given = [(jax.tree_util.keystr(path), jnp.shape(leaf)) for path, leaf in jax.tree.leaves_with_path(x)]
-        raise ValueError(f"x: apply_fn fails on inputs of shape {_listed(given)}: {error}") from error
-    found = jax.tree.leaves_with_path(shapes)
-    if not found:
-        raise TypeError("apply_fn: expected floating outputs (batch, ...), got a pytree without leaves")
-    for path, shape in found:
-        place = jax.tree_util.keystr(path)
-        if not jnp.issubdtype(shape.dtype, jnp.floating):
-            raise TypeError(f"apply_fn: expected floating outputs, got {shape.dtype}{place and f' at {place}'}")
-        if shape.shape[:1] != (batch,) or not shape.size:
-            expected = f"apply_fn: expected outputs of shape ({batch}, ...) that are not empty"
-            raise ValueError(f"{expected}, got {_listed([(place, shape.shape)])}")
-    return shapes
+    batch_length("x", x)
+    return jax.eval_shape(network, reals, x)
 
 
 def output_shape(apply_fn: ApplyFn, params: Any, x: Any) -> jax.ShapeDtypeStruct:

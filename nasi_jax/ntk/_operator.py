@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from flax import struct
 
 from nasi_jax.data.source import map_examples
 from nasi_jax.ntk._coupling import is_coupled
-from nasi_jax.ntk._memory import activations, free_memory
+from nasi_jax.ntk._memory import activations, free_memory, text
 from nasi_jax.ntk._network import (
     ApplyFn,
     as_matrix,
@@ -38,7 +39,7 @@ class Operator:
         apply_fn: the network.
         shape: rows and columns of the kernel: samples times outputs, the outputs of a sample one after the other.
         dtype: type of the products.
-        at_once: numbers of samples of both that go through the network together.
+        at_once: numbers of samples of both that go through the network together, and of vectors.
     """
 
     params: Any
@@ -47,7 +48,7 @@ class Operator:
     apply_fn: ApplyFn = struct.field(pytree_node=False)
     shape: tuple[int, int] = struct.field(pytree_node=False)
     dtype: Any = struct.field(pytree_node=False)
-    at_once: tuple[int, int] = struct.field(pytree_node=False)
+    at_once: tuple[int, int, int] = struct.field(pytree_node=False)
 
     @property
     def structure(self) -> jax.ShapeDtypeStruct:
@@ -70,8 +71,10 @@ class Operator:
         if vector.ndim not in {1, 2} or len(vector) != self.shape[1]:
             expected = f"({self.shape[1]},) or ({self.shape[1]}, m)"
             raise ValueError(f"vector: expected shape {expected}, got {vector.shape}")
-        if vector.ndim == 2:
+        if vector.ndim == 2 and vector.shape[1] <= self.at_once[2]:
             return jax.vmap(self, in_axes=1, out_axes=1)(vector)
+        if vector.ndim == 2:
+            return jax.lax.map(self, vector.T, batch_size=self.at_once[2]).T
         network, reals, x1, x2 = over_reals(self.apply_fn, self.params, self.x1, self.x2)
         network = as_matrix(network)
         gradient = _pulled_back(network, reals, x1 if x2 is None else x2, vector, self.at_once[1])
@@ -91,8 +94,8 @@ def operator(
 
     .. math:: v \mapsto J(x_1) J(x_2)^\top v
 
-    A product costs one vector-Jacobian and one Jacobian-vector product, in blocks of samples where these are
-    independent and do not fit into memory together. Solvers and matrix functions of other libraries take it:
+    A product costs one vector-Jacobian and one Jacobian-vector product, in blocks of vectors, and of samples where
+    these are independent, that fit into memory together. Solvers and matrix functions of other libraries take it:
     `lineax.FunctionLinearOperator(op, op.structure, lineax.positive_semidefinite_tag)`; in matfree, `op` is the
     `matvec`.
 
@@ -108,7 +111,7 @@ def operator(
         The operator, of `shape` (n1 times outputs, n2 times outputs).
 
     Raises:
-        ValueError: as `kernel`.
+        ValueError: as `kernel`; of the memory it is a single vector that has to fit.
         TypeError: as `kernel`.
     """
     if memory is not None:
@@ -117,20 +120,45 @@ def operator(
     params, x1, x2 = automatic(params, x1, x2)
     if x2 is not None:
         batch_length("x2", x2)
-        check_like("x2", of_one(x2), "x1, but for their number,", of_one(x1))
+        check_like("x2", of_one(x2), "one sample of x1", of_one(x1))
         shapes.append(output_shape(apply_fn, params, x2))
     coupled = is_coupled(apply_fn, params, x1, batch_statistics)
-    memory = free_memory() / 2 if memory is None else memory
+    memory = min(free_memory() / 2 if memory is None else memory, sys.maxsize)
     rows, columns = shapes[0], shapes[-1]
-    at_once = (rows.shape[0], columns.shape[0])
-    if not coupled:
-        network, reals = over_reals(apply_fn, params)[:2]
-        # forward and backward, and what they pass on
-        each = 3 * activations(jax.make_jaxpr(network)(reals, of_one(x1)).jaxpr)[0]
-        fit = max(1, int(memory // max(each, 1)))
-        at_once = (min(rows.shape[0], fit), min(columns.shape[0], fit))
+    largest = x1 if x2 is None or rows.shape[0] > columns.shape[0] else x2
+    network, reals = over_reals(apply_fn, params)[:2]
+    program = jax.make_jaxpr(network)(reals, largest if coupled else of_one(x1)).jaxpr
+    at_once = _at_once(program, reals, coupled, int(memory), (rows.shape[0], columns.shape[0]))
     size = (math.prod(rows.shape), math.prod(columns.shape))
     return Operator(params, x1, x2, hashable(apply_fn), size, rows.dtype, at_once)
+
+
+def _at_once(
+    jaxpr: Any, reals: list[jax.Array], coupled: bool, memory: int, sizes: tuple[int, int]
+) -> tuple[int, int, int]:
+    """Chooses how many samples of both batches, and how many vectors, are taken together.
+
+    Args:
+        jaxpr: the network, over one sample, or over the larger batch where samples are coupled.
+        reals: its parameters.
+        coupled: whether outputs depend on the other samples.
+        memory: bytes that a product may take.
+        sizes: numbers of samples of both batches.
+
+    Returns:
+        Samples of the first batch, of the second, and vectors.
+
+    Raises:
+        ValueError: the memory does not suffice for a vector.
+    """
+    # forward and backward, and what they pass on; beside it the gradient, and the sum of gradients
+    part, fixed = 3 * activations(jaxpr)[0], 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in reals)
+    if part + fixed > memory:
+        expected = f"at least {text(part + fixed)} for a vector and {'the batch' if coupled else 'one sample'}"
+        raise ValueError(f"memory: expected {expected}, got {text(memory)}")
+    samples = max(sizes) if coupled else min(max(sizes), (memory - fixed) // max(part, 1))
+    vectors = memory // (fixed + (part if coupled else samples * part))
+    return min(sizes[0], samples), min(sizes[1], samples), vectors
 
 
 def _pulled_back(network: ApplyFn, reals: list[jax.Array], x: Any, vector: jax.Array, at_once: int) -> list[jax.Array]:

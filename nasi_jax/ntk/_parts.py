@@ -26,6 +26,7 @@ def select(params: Any, where: Callable[[str], bool]) -> Any:
 
     Raises:
         ValueError: no floating parameter is selected.
+        TypeError: `where` is no function.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -39,6 +40,8 @@ def select(params: Any, where: Callable[[str], bool]) -> Any:
         >>> float(ntk.trace(apply_fn, params, x).value)
         96.0
     """
+    if not callable(where):
+        raise TypeError(f"where: expected a function of the path of a parameter, got {where!r}")
     paths = []
 
     def fixed(path: Any, leaf: Any) -> Any:

@@ -26,6 +26,7 @@ from nasi_jax.ntk._network import (
     automatic,
     check_count,
     check_key,
+    check_mesh,
     check_not_traced,
     check_positive,
     hashable,
@@ -110,6 +111,7 @@ def trace(
     if method not in get_args(TraceMethod):
         raise ValueError(f"method: expected one of {get_args(TraceMethod)}, got {method!r}")
     probes, chunk = check_count("probes", probes), check_count("chunk", chunk)
+    check_mesh(mesh)
     if tolerance is not None:
         check_positive("tolerance", tolerance)
     if tolerance is not None and method not in {"hutchinson", "hadamard"}:
@@ -194,6 +196,7 @@ def diagonal(
     if method not in {"exact", "hutchinson"}:
         raise ValueError(f"method: expected 'exact' or 'hutchinson', got {method!r}")
     probes, chunk = check_count("probes", probes), check_count("chunk", chunk)
+    check_mesh(mesh)
     check_not_traced("diagonal", params=params, x=x, key=key)
     params, x = automatic(params, x)
     shapes, apply_fn = output_shapes(apply_fn, params, x), hashable(apply_fn)

@@ -1,6 +1,7 @@
 """Kernels in blocks of samples and outputs, on several devices, and in the memory that was said."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -173,3 +174,16 @@ def test_memory_that_cannot_suffice_is_said_before_it_starts():
         ntk.kernel(linear, params, jnp.ones((3_000_000, 3)))
     with pytest.raises(ValueError, match=r"memory: expected at least 128 B for the kernel and .* got 100 B"):
         ntk.kernel(linear, params, jnp.ones((4, 3)), memory=100)
+
+
+def test_memory_of_which_nothing_is_known(monkeypatch):
+    def missing(_):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(_memory.pathlib.Path, "read_text", missing)
+    assert _memory.free_memory() == math.inf
+    linear, params, x = lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((4, 3))
+    for memory in (None, math.inf):
+        np.testing.assert_allclose(ntk.kernel(linear, params, x, memory=memory), np.full((4, 4), 6))
+        np.testing.assert_allclose(ntk.operator(linear, params, x, memory=memory)(jnp.ones((8, 2))), 12)
+    assert ntk.trace(linear, params, x).value == 24

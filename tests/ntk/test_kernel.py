@@ -118,11 +118,25 @@ def test_float32_agrees_to_single_precision(name, x64):
         (lambda p, x: x, {}, jnp.ones((4, 3)), ValueError, "params: expected at least one"),
         (lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((0, 3)), ValueError, "x: expected arrays"),
         (lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((4, 4)), ValueError, r"x: apply_fn fails .* shape \(4, 4\)"),
+        (lambda p, x: x @ p["w"], {"v": jnp.ones((3, 2))}, jnp.ones((4, 3)), ValueError, "params .* KeyError: 'w'"),
+        (None, jnp.ones((3, 2)), jnp.ones((4, 3)), TypeError, r"apply_fn: expected a function .* got NoneType"),
     ],
 )
 def test_bad_networks_are_refused(apply_fn, params, x, error, message):
-    with pytest.raises(error, match=message):
-        ntk.kernel(apply_fn, params, x)
+    key, y = jax.random.key(0), jnp.zeros(4, int)
+    for function in (
+        ntk.kernel,
+        ntk.trace,
+        ntk.operator,
+        lambda *case: ntk.participation_ratio(*case, key),
+        lambda *case: ntk.spectral_density(*case, key=key),
+        lambda *case: ntk.vector_product(*case, jnp.ones((4, 2))),
+        lambda f, p, x: ntk.linearize(f, p)(p, x),
+        lambda *case: ntk.one_batch(*case, y),
+        lambda *case: ntk.per_sample(*case, y),
+    ):
+        with pytest.raises(error, match=message):
+            function(apply_fn, params, x)
 
 
 def test_bad_options_are_refused():
@@ -135,13 +149,18 @@ def test_bad_options_are_refused():
         ntk.kernel(*arguments, arguments[2], form="diagonal")
     with pytest.raises(ValueError, match="memory: expected a positive number of bytes, got 0"):
         ntk.kernel(*arguments, memory=0)
+    probed = lambda *case, **options: ntk.trace(*case, method="hutchinson", key=jax.random.key(0), **options)  # noqa: E731
+    for function in (ntk.kernel, ntk.trace, probed, ntk.diagonal):
+        for mesh in ("cpu", jax.devices()):
+            with pytest.raises(TypeError, match=r"mesh: expected None or a jax\.sharding\.Mesh such as .*, got "):
+                function(*arguments, mesh=mesh)
 
 
 @pytest.mark.parametrize(
     ("x2", "message"),
     [
-        (jnp.ones((4, 2)), r"x2: expected the shape of x1, .* \(1, 3\), got \(1, 2\)"),
-        ({"x": jnp.ones((4, 3))}, r"x2: expected the structure of x1"),
+        (jnp.ones((4, 2)), r"x2: expected the shape of one sample of x1, \(1, 3\), got \(1, 2\)"),
+        ({"x": jnp.ones((4, 3))}, r"x2: expected the structure of one sample of x1"),
         (jnp.ones((0, 3)), r"x2: expected arrays .* not empty, got shape \(0, 3\)"),
     ],
 )

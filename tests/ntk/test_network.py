@@ -385,7 +385,11 @@ def test_no_samples_are_refused(figure):
             ValueError,
             "batch_statistics: expected True, .* 'no'",
         ),
-        (lambda _, *case: ntk.kernel(None, *case), TypeError, r"apply_fn: expected a function .* got NoneType"),
+        (
+            lambda _, params, x: ntk.select(params, "kernel"),
+            TypeError,
+            "where: expected a function of the path of a parameter, got 'kernel'",
+        ),
     ],
 )
 def test_arguments_of_another_kind_are_named(call, error, message):

@@ -20,16 +20,17 @@ def dense(f, params, x1, x2):
 @pytest.mark.parametrize(
     "name", ["dense", "batch-normalised", pytest.param("batch-statistics", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("memory", [None, 1.0])
-def test_products_with_vectors_and_matrices(name, memory, x64):
+@pytest.mark.parametrize("bounded", [False, True])
+def test_products_with_vectors_and_matrices(name, bounded, x64):
     f, params, x1, _ = ntk_cases.make(name, batch=5)
     x2 = ntk_cases.make(name, batch=4, seed=1).x
+    memory = least(f, params, x1) if bounded else None
     kernel = dense(f, params, x1, x2).reshape(15, 12)
     operator = ntk.operator(f, params, x1, x2, memory=memory)
     assert operator.shape == (15, 12)
     assert operator.structure == jax.ShapeDtypeStruct((12,), float)
-    if memory and name == "dense":
-        assert operator.at_once == (1, 1)
+    if bounded:
+        assert operator.at_once == ((1, 1, 1) if name == "dense" else (5, 4, 1))
     matrix = jax.random.normal(jax.random.key(0), (12, 3))
     close(jax.jit(lambda operator, v: operator(v))(operator, matrix[:, 0]), kernel @ matrix[:, 0])
     close(operator(matrix), kernel @ matrix)
@@ -37,9 +38,40 @@ def test_products_with_vectors_and_matrices(name, memory, x64):
     close(own(jnp.ones(15)), dense(f, params, x1, x1).reshape(15, 15) @ np.ones(15))
 
 
+def least(*case):
+    """Returns about the least memory of a product."""
+    low, high = 1.0, 1e9
+    while high > 1.05 * low:
+        middle = (low * high) ** 0.5
+        try:
+            ntk.operator(*case, memory=middle)
+            high = middle
+        except ValueError:
+            low = middle
+    return high
+
+
+def test_the_memory_bounds_products_with_matrices():
+    f, params, x, _ = ntk_cases.make("dense", batch=20)
+    matrix = jnp.ones((60, 400))
+
+    def temporary(operator):
+        lowered = jax.jit(lambda operator, matrix: operator(matrix)).lower(operator, matrix)
+        return lowered.compile().memory_analysis().temp_size_in_bytes - 4 * matrix.nbytes
+
+    memory = 2**16
+    operator = ntk.operator(f, params, x, memory=memory)
+    assert 1 < operator.at_once[2] < 400
+    assert temporary(operator) < memory < temporary(operator.replace(at_once=(20, 20, 400)))
+    np.testing.assert_allclose(operator(matrix), jnp.tile(operator(matrix[:, :1]), 400), rtol=1e-5)
+    for function, what in ((f, "one sample"), (ntk_cases.make("batch-normalised")[0], "the batch")):
+        with pytest.raises(ValueError, match=rf"memory: expected at least .* for a vector and {what}, got 1 B"):
+            ntk.operator(function, params, x, memory=1)
+
+
 def test_turns_that_do_not_divide_the_samples(x64):
     f, params, x, _ = ntk_cases.make("dense", batch=7)
-    operator = ntk.operator(f, params, x).replace(at_once=(3, 4))
+    operator = ntk.operator(f, params, x).replace(at_once=(3, 4, 1))
     vector = jax.random.normal(jax.random.key(0), (21,))
     close(operator(vector), dense(f, params, x, x).reshape(21, 21) @ vector)
 
