@@ -66,13 +66,13 @@ class Options:
 def main(options: Options) -> None:
     """Measures and prints the tables."""
     lines = [f"{jax.devices()[0].device_kind}, jax {jax.__version__}; task nb101, {options.steps} steps.", ""]
-    lines += curves(options) if options.seeds else []
-    lines += times(options) if options.cells else []
-    text = "\n".join(lines) + "\n"
+    for part, wanted in ((curves, options.seeds), (times, options.cells)):
+        lines += part(options) if wanted else []
+        text = "\n".join(lines) + "\n"
+        if options.out is not None:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(text)
     print(text)
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text)
 
 
 def curves(options: Options) -> list[str]:
