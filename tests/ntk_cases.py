@@ -69,6 +69,14 @@ COUPLED = {"batch-normalised": batch_normalised, "batch-statistics": convolution
 NAMES = [*INDEPENDENT, *COUPLED]
 
 
+def slow_but(quick, names=NAMES):
+    """Returns names as parameters of a test that is slow for all but some of them."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in quick)) for name in names]
+
+
+QUICK = ("dense", "batch-normalised")
+
+
 def make(name, batch=6, seed=0):
     """Makes a case; in float64 under the fixture `x64`."""
     return _make(name, batch, seed, jax.dtypes.canonicalize_dtype(float))
@@ -88,14 +96,22 @@ def _make(name, batch, seed, dtype):
     else:
         x = jax.random.normal(keys[0], (batch, 6, 6, 2), dtype)
         normalise = {"convolutions": "no", "fixed-statistics": "fixed", "batch-statistics": "batch"}[name]
-        params = Network(normalise).init(keys[1], x)["params"]
+        params = jax.jit(Network(normalise).init)(keys[1], x[:1])["params"]
     return Case(apply_fn, params, x, jax.random.randint(keys[4], (batch,), 0, CLASSES))
 
 
 def jacobian(apply_fn, params, x):
     """Dense Jacobian (batch, outputs, parameters)."""
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
-    return np.asarray(jax.jacrev(lambda p: apply_fn(unravel(p), x))(flat))
+    return np.asarray(_jacobian(apply_fn)(params, x))
+
+
+@functools.cache
+def _jacobian(apply_fn):
+    def rows(params, x):
+        flat, unravel = jax.flatten_util.ravel_pytree(params)
+        return jax.jacrev(lambda p: apply_fn(unravel(p), x))(flat)
+
+    return jax.jit(rows)  # one program, for many small ones take longer to compile
 
 
 def dense_kernel(apply_fn, params, x):

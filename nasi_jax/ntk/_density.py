@@ -96,7 +96,12 @@ class SpectralDensity(NamedTuple):
         Returns:
             The density, (count,), and its standard errors over the probes. It integrates over the logarithm to the
             share of the eigenvalues that are not zero to rounding.
+
+        Raises:
+            ValueError: a value or the width is not positive.
         """
+        check_positive("width", width)
+        check_positive("values", np.min(values), "positive eigenvalues")
         largest = np.max(self.nodes)
         positive = self.nodes > largest * self.size * np.finfo(np.float32).eps
         places = np.log(np.where(positive, self.nodes, 1.0))

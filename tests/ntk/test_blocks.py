@@ -97,7 +97,7 @@ def test_blocks_under_jit_and_their_gradient(cases, x64):
     jax.tree.map(close, jax.jit(jax.grad(total(blocked)))(params), whole)
 
 
-@pytest.mark.parametrize("form", ["traced", "full", "diagonal", "summed"])
+@pytest.mark.parametrize("form", ["traced", "full", "diagonal", pytest.param("summed", marks=pytest.mark.slow)])
 def test_the_number_of_devices_does_not_change_the_result(form, cases, x64):
     for name in ("dense", "batch-normalised"):
         f, params, x, _ = cases[name]

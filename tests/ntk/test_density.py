@@ -102,6 +102,10 @@ def test_bad_arguments():
     assert np.isnan(single.effective_dimension(1.0).stderr)
     with pytest.raises(ValueError, match="ridge: expected a positive number"):
         single.effective_dimension(0)
+    with pytest.raises(ValueError, match="width: expected a positive number, got 0"):
+        single.density(np.ones(2), width=0)
+    with pytest.raises(ValueError, match=r"values: expected positive eigenvalues, got 0"):
+        single.density(np.arange(3.0))
 
 
 @pytest.mark.parametrize("name", ["dense", "batch-normalised"])

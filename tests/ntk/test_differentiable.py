@@ -14,6 +14,9 @@ FIGURES = {
     "full kernel, independent": lambda f, x: (
         lambda p: jnp.sum(jnp.sin(ntk.kernel(f, p, x, form="full", batch_statistics=False)))
     ),
+    "kernel on two devices": lambda f, x: (
+        lambda p: jnp.sum(jnp.sin(ntk.kernel(f, p, x, mesh=jax.make_mesh((2,), ("a",), devices=jax.devices()[:2]))))
+    ),
     "trace": lambda f, x: lambda p: jnp.sum(ntk.kernel(f, p, x, form="diagonal", batch_statistics=False)),
     "participation ratio": lambda f, x: lambda p: ntk.participation_ratio(f, p, x, KEY).ratio,
     "effective rank": lambda f, x: lambda p: ntk.spectrum(ntk.kernel(f, p, x, batch_statistics=False)).effective_rank,

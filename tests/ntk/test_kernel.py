@@ -1,5 +1,6 @@
 import functools
 import importlib.metadata
+import itertools
 import subprocess
 import sys
 from typing import get_args
@@ -15,11 +16,12 @@ from nasi_jax.ntk import _kernel, neural_tangents
 
 
 def by_implementation(names):
-    """Our own kernels on every network, and those of neural-tangents, whose convolutions take long to compile."""
+    """Our own kernels and those of neural-tangents; convolutions take long to compile."""
+    quick = {(name, None) for name in names if "statistics" not in name}
+    quick |= {("batch-normalised", "jacobian-contraction"), *(("dense", name) for name in ntk_cases.IMPLEMENTATIONS)}
     return [
-        pytest.param(name, implementation, marks=[pytest.mark.slow] * bool(implementation and "statistics" in name))
-        for implementation in ntk_cases.IMPLEMENTATIONS
-        for name in names
+        pytest.param(*case, marks=[pytest.mark.slow] * (case not in quick))
+        for case in itertools.product(names, ntk_cases.IMPLEMENTATIONS)
     ]
 
 
@@ -70,7 +72,7 @@ def test_a_network_of_batches_of_one_size_is_taken_as_a_whole(x64):
         ntk.kernel(fixed, params, x, batch_statistics=False)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)])
 def test_rounding_does_not_couple_samples(dtype):
     f, params, x, _ = ntk_cases.make("convolutions")
     params, x = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, x))
@@ -92,7 +94,7 @@ def test_without_neural_tangents_its_own_ways_say_how_to_install_it(monkeypatch)
     assert ntk.kernel(*case).shape == (6, 6)
 
 
-@pytest.mark.parametrize("name", ntk_cases.NAMES)
+@pytest.mark.parametrize("name", ntk_cases.slow_but((*ntk_cases.QUICK, "convolutions")))
 def test_float32_agrees_to_single_precision(name, x64):
     f, params, x, _ = ntk_cases.make(name)
     exact = ntk.kernel(f, params, x)

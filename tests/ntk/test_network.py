@@ -9,7 +9,13 @@ from ntk_cases import squared_error
 
 from nasi_jax import ntk, proxies
 
-PEERS = ("neural-tangents",) * (len(ntk_cases.IMPLEMENTATIONS) > 1)
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=[SLOW, ntk_cases.needs_neural_tangents])])
+def peers(request):
+    """Whether neural-tangents computes the same, which takes long to compile."""
+    return request.param
 
 
 @pytest.fixture
@@ -18,8 +24,8 @@ def tokens(x64):
     return case, ntk_cases.jacobian(*case[:3])
 
 
-@pytest.mark.parametrize("implementation", ntk_cases.IMPLEMENTATIONS)
 @pytest.mark.parametrize("batch_statistics", [True, False])
+@pytest.mark.parametrize("implementation", ntk_cases.slow_but((None,), ntk_cases.IMPLEMENTATIONS))
 def test_kernels_of_inputs_that_are_trees(implementation, batch_statistics, tokens):
     (f, params, x1, _), j1 = tokens
     x2 = ntk_cases.tokens(batch=3, seed=1).x
@@ -85,19 +91,24 @@ def test_a_loss_of_another_shape_is_refused(tokens):
             ntk.trace(f, params, x, y, loss=loss, method="one-batch")
 
 
-def figures(f, params, x, y, loss=ntk.cross_entropy):
+def figures(f, params, x, y, loss=ntk.cross_entropy, peers=False):
     """Everything that has a dense oracle, by every way to compute it."""
     key = jax.random.key(0)
-    methods = {"exact": {}, "hutch++": {"key": key, "probes": 100}} | {name: {} for name in PEERS}
+    methods = {"exact": {}, "hutch++": {"key": key, "probes": 100}} | ({"neural-tangents": {}} if peers else {})
+    implementations = ntk_cases.IMPLEMENTATIONS if peers else (None,)
+    ratio, one_batch, per_sample = (
+        jax.jit(function, static_argnums=static)  # one program, for many small ones take longer to compile
+        for function, static in ((ntk.participation_ratio, 0), (ntk.one_batch, (0, 4)), (ntk.per_sample, (0, 4)))
+    )
     return {
         **{name: ntk.trace(f, params, x, method=name, **options).value for name, options in methods.items()},
-        **{name: jnp.trace(ntk.kernel(f, params, x, implementation=name)) for name in ntk_cases.IMPLEMENTATIONS},
+        **{name: jnp.trace(ntk.kernel(f, params, x, implementation=name)) for name in implementations},
         "independent": jnp.trace(ntk.kernel(f, params, x, batch_statistics=False)),
         "eigenvalue": ntk.largest_eigenvalue(f, params, x, key=key, tolerance=1e-6),
-        "ratio": ntk.participation_ratio(f, params, x, key).ratio,
-        "one-batch": ntk.one_batch(f, params, x, y, loss),
+        "ratio": ratio(f, params, x, key).ratio,
+        "one-batch": one_batch(f, params, x, y, loss),
         "bound": ntk.trace(f, params, x, y, method="one-batch", loss=loss).value,
-        "per-sample": ntk.per_sample(f, params, x, y, loss),
+        "per-sample": per_sample(f, params, x, y, loss),
     }
 
 
@@ -109,7 +120,7 @@ def dense_figures(f, reals, x, y, loss=ntk.cross_entropy):
     dense = rows.reshape(-1, rows.shape[-1]) @ rows.reshape(-1, rows.shape[-1]).T
     v = np.asarray(jax.random.rademacher(jax.random.key(0), slopes.shape, slopes.dtype)).ravel()
     one_batch = np.sum(gradients.mean(axis=0) ** 2)
-    traces = ["exact", *PEERS, "hutch++", *ntk_cases.IMPLEMENTATIONS, "independent"]
+    traces = ["exact", "neural-tangents", "hutch++", *ntk_cases.IMPLEMENTATIONS, "independent"]
     return dict.fromkeys(traces, np.trace(dense)) | {
         "eigenvalue": np.linalg.eigvalsh(dense)[-1],
         "ratio": (v @ dense @ v) ** 2 / np.sum((dense @ v) ** 2),
@@ -120,17 +131,17 @@ def dense_figures(f, reals, x, y, loss=ntk.cross_entropy):
 
 
 def assert_equal(got, expected, rtol):
-    for name, value in expected.items():
-        assert jnp.result_type(got[name]) in {jnp.dtype("float32"), jnp.dtype("float64")}, name
-        np.testing.assert_allclose(got[name], value, rtol=rtol, err_msg=name)
+    for name, value in got.items():
+        assert jnp.result_type(value) in {jnp.dtype("float32"), jnp.dtype("float64")}, name
+        np.testing.assert_allclose(value, expected[name], rtol=rtol, err_msg=name)
 
 
-@pytest.mark.parametrize(("dtype", "rtol"), [(jnp.float16, 3e-3), (jnp.bfloat16, 3e-2)])
-def test_half_precision_is_summed_in_single(dtype, rtol, x64):
+@pytest.mark.parametrize(("dtype", "rtol"), [(jnp.float16, 3e-3), pytest.param(jnp.bfloat16, 3e-2, marks=SLOW)])
+def test_half_precision_is_summed_in_single(dtype, rtol, peers, x64):
     f, params, x, y = ntk_cases.make("dense")
     half_params, half_x = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, x))
     exact_params, exact_x = jax.tree.map(lambda leaf: leaf.astype(float), (half_params, half_x))
-    assert_equal(figures(f, half_params, half_x, y), dense_figures(f, exact_params, exact_x, y), rtol)
+    assert_equal(figures(f, half_params, half_x, y, peers=peers), dense_figures(f, exact_params, exact_x, y), rtol)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
@@ -144,7 +155,7 @@ def test_what_half_precision_cannot_hold(dtype):
     assert proxies.grad_norm(lambda p, x: x @ p, jnp.ones((8, 2), dtype), x, jnp.zeros(4, jnp.int32)).dtype == "float32"
 
 
-def test_complex_parameters_count_as_two_real_ones(x64):
+def test_complex_parameters_count_as_two_real_ones(peers, x64):
     keys = jax.random.split(jax.random.key(0), 5)
     parts = jax.random.normal(keys[0], (2, 5, 4))
     scalar, w = jax.random.normal(keys[1], (2,)), jax.random.normal(keys[2], (4, 3))
@@ -158,14 +169,14 @@ def test_complex_parameters_count_as_two_real_ones(x64):
 
     reals = [parts, scalar, w]
     params = {"c": parts[0] + 1j * parts[1], "scalar": scalar[0] + 1j * scalar[1], "w": w}
-    assert_equal(figures(network, params, x, y), dense_figures(of_reals, reals, x, y), 1e-8)
+    assert_equal(figures(network, params, x, y, peers=peers), dense_figures(of_reals, reals, x, y), 1e-8)
     np.testing.assert_allclose(ntk.squared_norm(params), sum(np.sum(np.asarray(r) ** 2) for r in reals), rtol=1e-12)
     slopes = jax.grad(lambda p: jnp.mean(ntk.cross_entropy(of_reals(p, x), y)))(reals)
     expected = np.linalg.norm(slopes[0]) + np.linalg.norm(slopes[2])
     np.testing.assert_allclose(proxies.grad_norm(network, params, x, y), expected, rtol=1e-10)
 
 
-def test_leaves_that_are_no_parameters_are_constants_and_numbers_are_parameters(x64):
+def test_leaves_that_are_no_parameters_are_constants_and_numbers_are_parameters(peers, x64):
     f, params, x, y = ntk_cases.make("dense")
     more = {
         "net": {name: np.asarray(leaf) for name, leaf in params.items()},
@@ -183,7 +194,8 @@ def test_leaves_that_are_no_parameters_are_constants_and_numbers_are_parameters(
     def of_reals(p, x):
         return network(more | {"net": p[0], "scale": p[1]}, x)
 
-    assert_equal(figures(network, more, x, y), dense_figures(of_reals, [params, jnp.array(1.5)], x, y), 1e-8)
+    expected = dense_figures(of_reals, [params, jnp.array(1.5)], x, y)
+    assert_equal(figures(network, more, x, y, peers=peers), expected, 1e-8)
     scores = (proxies.grad_norm, proxies.snip, proxies.grasp, proxies.zico)
     for score in scores:
         np.testing.assert_allclose(score(network, more, x, y), score(of_reals, [params, 1.5], x, y), rtol=1e-10)
@@ -248,7 +260,7 @@ def conditional(p, x):
 
 
 @pytest.mark.parametrize("network", [custom, checkpointed, conditional])
-def test_networks_with_gradients_checkpoints_and_branches_of_their_own(network, x64):
+def test_networks_with_gradients_checkpoints_and_branches_of_their_own(network, peers, x64):
     """They are the same function as without."""
     f, params, x, y = ntk_cases.make("dense")
     params = params | {"bias": params["bias"][None]}
@@ -257,7 +269,7 @@ def test_networks_with_gradients_checkpoints_and_branches_of_their_own(network, 
     options = {"implementation": ntk_cases.IMPLEMENTATIONS[-1]}
     jitted = jax.jit(lambda p: jnp.trace(ntk.kernel(network, p, x, **options)))(params)
     np.testing.assert_allclose(jitted, expected["exact"], rtol=1e-10)
-    assert_equal(figures(network, params, x, y), expected, 1e-8)
+    assert_equal(figures(network, params, x, y, peers=peers), expected, 1e-8)
 
 
 @pytest.mark.slow
@@ -265,9 +277,10 @@ def test_inputs_spread_over_a_mesh_with_explicit_axes():
     f, params, x, y = ntk_cases.make("dense", batch=8)
     mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
     place = lambda tree, *axes: jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))  # noqa: E731
-    expected = figures(f, params, x, y)
+    peers = len(ntk_cases.IMPLEMENTATIONS) > 1
+    expected = figures(f, params, x, y, peers=peers)
     for spread in ((params, place(x, "a"), place(y, "a")), (place(params), place(x, ("a", "b")), y)):
-        assert_equal(figures(f, *spread), expected, 1e-4)
+        assert_equal(figures(f, *spread, peers=peers), expected, 1e-4)
         for score in (proxies.grad_norm, proxies.snip, proxies.zico):
             np.testing.assert_allclose(score(f, *spread), score(f, params, x, y), rtol=1e-4)
         np.testing.assert_allclose(proxies.synflow(f, *spread[:2]), proxies.synflow(f, params, x), rtol=1e-5)

@@ -8,7 +8,7 @@ import scipy.stats
 from nasi_jax import ntk
 
 
-@pytest.mark.parametrize("form", ["traced", "summed", "full"])
+@pytest.mark.parametrize("form", [pytest.param("traced", marks=pytest.mark.slow), "summed", "full"])
 def test_of_a_network_by_numpy(form, x64):
     f, params, x, _ = ntk_cases.make("batch-statistics")
     kernel = ntk.kernel(f, params, x, form=form)
@@ -37,7 +37,10 @@ def test_in_closed_form(x64):
     assert single.condition_number > 1e9
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64])
+@pytest.mark.parametrize(
+    "dtype",
+    [jnp.bfloat16, jnp.float32, *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (jnp.float16, jnp.float64))],
+)
 def test_a_sample_that_is_there_twice_makes_the_kernel_singular(dtype, x64):
     f, params, x, _ = ntk_cases.make("dense")
     params, twice = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, x.at[3].set(x[1])))
@@ -67,7 +70,7 @@ def test_singular_zero_and_bad_kernels():
             ntk.spectrum(jnp.zeros(shape))
 
 
-@pytest.mark.parametrize("name", ntk_cases.NAMES)
+@pytest.mark.parametrize("name", ntk_cases.slow_but(ntk_cases.QUICK))
 def test_the_largest_eigenvalue_without_a_kernel(name, x64):
     case = ntk_cases.make(name)[:3]
     values = np.linalg.eigvalsh(ntk_cases.dense_kernel(*case))

@@ -17,10 +17,15 @@ def exact(case):
     return float(np.trace(ntk_cases.dense_kernel(*case[:3])))
 
 
-CHUNKED = [(name, chunk) for name in ntk_cases.COUPLED for chunk in (1, 5, 1000)]
+CHUNKED = [
+    *(("dense", 8), ("convolutions", 8), ("batch-statistics", 5)),
+    *(("batch-normalised", chunk) for chunk in (1, 5, 1000)),
+    *(pytest.param("batch-statistics", chunk, marks=pytest.mark.slow) for chunk in (1, 1000)),
+    pytest.param("fixed-statistics", 8, marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize(("name", "chunk"), [*((name, 8) for name in ntk_cases.INDEPENDENT), *CHUNKED])
+@pytest.mark.parametrize(("name", "chunk"), CHUNKED)
 def test_exact_in_any_chunks_equals_the_dense_jacobian(name, chunk, x64):
     """Independent samples are taken in blocks that follow from the memory."""
     case = ntk_cases.make(name)
@@ -29,7 +34,7 @@ def test_exact_in_any_chunks_equals_the_dense_jacobian(name, chunk, x64):
     assert (float(got.stderr), got.cost) == (0.0, 6 * ntk_cases.CLASSES)
 
 
-@pytest.mark.parametrize("name", ntk_cases.INDEPENDENT)
+@pytest.mark.parametrize("name", ntk_cases.slow_but(ntk_cases.QUICK, ntk_cases.INDEPENDENT))
 @pytest.mark.parametrize("method", ["exact", "per-sample", "per-batch", BY_NEURAL_TANGENTS])
 def test_samples_taken_apart_give_the_same_where_they_are_independent(name, method, x64):
     case = ntk_cases.make(name)
@@ -38,14 +43,14 @@ def test_samples_taken_apart_give_the_same_where_they_are_independent(name, meth
     np.testing.assert_allclose(got.value, ntk.trace(*case, **options).value, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ntk_cases.NAMES)
+@pytest.mark.parametrize("name", ntk_cases.slow_but(ntk_cases.QUICK))
 @ntk_cases.needs_neural_tangents
 def test_by_neural_tangents(name, x64):
     case = ntk_cases.make(name)
     np.testing.assert_allclose(ntk.trace(*case[:3], method="neural-tangents").value, exact(case), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ntk_cases.NAMES)
+@pytest.mark.parametrize("name", ntk_cases.slow_but(ntk_cases.QUICK))
 def test_float32_agrees_to_single_precision(name, x64):
     case = ntk_cases.make(name)
     single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), case.params)
@@ -101,7 +106,7 @@ def test_hutch_plus_plus_is_exact_once_its_directions_span_the_kernel(x64):
     np.testing.assert_allclose(everything.value, exact(case), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ntk_cases.NAMES)
+@pytest.mark.parametrize("name", ntk_cases.slow_but(ntk_cases.QUICK))
 def test_lower_bounds_from_the_dense_jacobian_form_a_chain(name, x64):
     f, params, x, y = case = ntk_cases.make(name)
     rows = ntk_cases.jacobian(f, params, x)
@@ -121,8 +126,14 @@ def test_lower_bounds_from_the_dense_jacobian_form_a_chain(name, x64):
     np.testing.assert_allclose(values[1], ntk.per_sample(f, params, x, y) / 2, rtol=1e-10)
 
 
-@pytest.mark.parametrize("method", ["exact", "hutchinson", "hadamard", "hutch++", "per-sample"])
-@pytest.mark.parametrize("batch_statistics", [True, False])
+@pytest.mark.parametrize(
+    ("method", "batch_statistics"),
+    [
+        *((method, False) for method in ("exact", "per-sample")),
+        *((method, True) for method in ("per-sample", "hadamard", "hutch++")),
+        *(pytest.param(method, True, marks=pytest.mark.slow) for method in ("exact", "hutchinson")),
+    ],
+)
 def test_the_number_of_devices_does_not_change_the_result(method, batch_statistics):
     case = ntk_cases.make("dense")
     options = {"method": method, "key": jax.random.key(3), "probes": 40, "chunk": 3, "tolerance": 0.2}
