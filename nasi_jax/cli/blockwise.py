@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from nasi_jax.cli.search import Search
 
 RESULT = "genotype.json"
-_LEAVES = ("blocks.csv", "front.csv", "cell.png", "history.png", "pareto.png", "latency.json", "report.html")
+_LEAVES = (
+    "blocks.csv",
+    "front.csv",
+    "judged.csv",
+    "cell.png",
+    "history.png",
+    "pareto.png",
+    "latency.json",
+    "report.html",
+)
 _SHOWN = ("best", "mean", "left")
 _BEHIND = 500  # random architectures of what is left, drawn behind the front
 _SECONDS_BETWEEN_CHECKPOINTS = {False: 5.0, True: 60.0}  # without weights, with weights
@@ -48,6 +57,8 @@ class BlockwiseOptions(Generic[SizeT]):
         teacher: architecture of the teacher; by default attention and feed-forward in turn at the largest width.
         teacher_steps: steps of its training.
         round_steps: steps that the shared weights of a block are trained in each round.
+        judged: by distillation, how many networks of the best sums within the limits are judged as a whole, with the
+            shared weights; the best of them is selected. 0 selects the best sum.
         size: size of the networks whose blocks are valued.
     """
 
@@ -57,13 +68,14 @@ class BlockwiseOptions(Generic[SizeT]):
     teacher: str | None = None
     teacher_steps: int = 2000
     round_steps: int = 200
+    judged: int = 100
     size: Annotated[SizeT, tyro.conf.arg(name="")] = None  # type: ignore[assignment]
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the result, as JSON values."""
         names = ("estimate", "batch")
         if self.estimate == "distillation":
-            names = (*names, "teacher", "teacher_steps", "round_steps")
+            names = (*names, "teacher", "teacher_steps", "round_steps", "judged")
         settings: dict[str, Any] = {name: getattr(self, name) for name in names}
         own: Any = self.size
         return settings | {"search": dataclasses.asdict(self.strategy), "network": own and dataclasses.asdict(own)}
@@ -97,6 +109,8 @@ class BlockwiseOptions(Generic[SizeT]):
         for name in ("teacher_steps", "round_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {getattr(self, name)}")
+        if self.judged < 0:
+            raise ValueError(f"judged: expected 0 or a positive integer, got {self.judged}")
         source = verb.data.source(space)
         source.check_batch(self.batch)
         if self.estimate == "distillation" and source.loss is not data.masked_cross_entropy:
@@ -122,8 +136,11 @@ class BlockwiseOptions(Generic[SizeT]):
             sizes = {name: costs.candidates[name] for name in dict.fromkeys(("params", *limits.bounds))}
             binned = self.strategy.binned(sizes, costs.within(limits))
 
+            judges: list[train.Distillation] = []
+
             def begin(stored: Any, rows: list[runs.Row]) -> Iterator[runs.Step[Any]]:
                 estimate, kept = self._estimate(verb.seed, space, source, teacher, stored)
+                judges.extend([estimate] if self.judged and isinstance(estimate, train.Distillation) else [])
                 state: Any = self.strategy.init(verb.seed, space.blocks, binned, estimate)
                 if stored is not None:
                     state = serialization.from_state_dict(state, stored["state"])
@@ -144,7 +161,13 @@ class BlockwiseOptions(Generic[SizeT]):
             )
             state = ended.state["state"]
             state = state if isinstance(state, BlockwiseState) else BlockwiseState(**state)
-            return _write_result(folder, space, settings, limits, costs, state, ended, verb)
+            chain, left = search.table(state, costs.ports, costs.candidates, costs.joints)
+            judged = None
+            for judge in judges:
+                best = chain.best(limits, self.judged)
+                numbers = [[own[place] for own, place in zip(left, one.places, strict=True)] for one in best]
+                judged = best, judge.whole(state.estimate, np.array(numbers))
+            return _write_result(folder, space, settings, limits, chain, left, judged, ended, verb)
 
     def _estimate(
         self, seed: int, space: spaces.BlockSpace, source: data.Source, teacher: Any, stored: Any
@@ -191,19 +214,26 @@ def _write_result(
     space: spaces.BlockSpace,
     settings: dict[str, Any],
     limits: Limits,
-    costs: BlockCosts,
-    state: BlockwiseState,
+    chain: Chain,
+    left: list[np.ndarray],
+    judged: tuple[list[Selected], np.ndarray] | None,
     ended: runs.Ended[Any],
     verb: Search,
 ) -> str:
     """Writes everything that a finished run leaves, the result file last, and returns the genotype's text form."""
-    chain, left = search.table(state, costs.ports, costs.candidates, costs.joints)
 
     def named(selected: Selected) -> _Named:
         genotype = space.joined([int(numbers[place]) for numbers, place in zip(left, selected.places, strict=True)])
         return _Named(genotype, space.format(genotype), selected)
 
     best = named(chain.best(limits)[0])
+    if judged is not None:
+        of_whole = [
+            {"genotype": named(one).text, "value": one.value, "whole": whole}
+            for one, whole in zip(*judged, strict=True)
+        ]
+        folder.write("judged.csv", _csv(of_whole))
+        best = named(judged[0][int(np.argmax(judged[1]))])
     cost = next(iter(settings["limits"]), "params")
     front = [named(selected) for selected in chain.front(cost, limits)]
     rows = [{"genotype": one.text, "value": one.selected.value} | one.selected.costs for one in front]
@@ -216,25 +246,27 @@ def _write_result(
     folder.write(
         "blocks.csv",
         _csv([
-            {"block": block, "candidate": space.block_text(int(number)), "value": state.values[block][number]}
-            | {name: own[number] for name, own in costs.candidates.items()}
+            {"block": block, "candidate": space.block_text(int(number)), "value": chain.values[block][place]}
+            | {name: own[block][place] for name, own in chain.costs.items()}
             for block, numbers in enumerate(left)
-            for number in numbers
+            for place, number in enumerate(numbers)
         ]),
     )
     generator = np.random.default_rng(0)
     behind = [chain.at([int(generator.integers(len(numbers))) for numbers in left]) for _ in range(_BEHIND)]
-    shown = [*(one.selected for one in front), *behind]
-    place = next(i for i, one in enumerate(front) if one.selected.value == best.selected.value)
+    shown = [best.selected, *(one.selected for one in front), *behind]
     label = f"sum of block values ({settings['estimate']})"
     pareto = nasi_jax.report.pareto_figure(
-        np.array([one.costs[cost] for one in shown]), np.array([one.value for one in shown]), cost, label, place,
+        np.array([one.costs[cost] for one in shown]), np.array([one.value for one in shown]), cost, label, 0,
         settings["limits"].get(cost), dots="combinations of what is left",
     )  # fmt: skip
     history = {name: np.array([[_number(row[name]) for row in ended.rows]]) for name in _SHOWN}
+    how = ""
+    if judged is not None:
+        how = f"Of the {len(judged[0])} best sums of block values the best as a whole network; all are in judged.csv."
     columns = ["value", *best.selected.costs, "genotype"]
     sections = [
-        section("Selected network", drawn(folder, "cell.png", cell_of(space, best.genotype))),
+        section("Selected network", drawn(folder, "cell.png", cell_of(space, best.genotype)), how),
         section(
             "Front of sizes",
             drawn(folder, "pareto.png", pareto),

@@ -117,8 +117,41 @@ class Distillation:
             found.append(sum(losses[1:], losses[0]) / len(losses))
         return -np.asarray(jax.device_get(found), float)
 
+    def whole(self, state: Any, architectures: np.ndarray) -> np.ndarray:
+        """Returns minus the loss of whole networks, whose blocks read each other and not the teacher.
+
+        It is that of the last block's states, on the batches that are held out. The published search takes the loss of
+        the whole network as well; of which outputs is not known, and these need no head.
+
+        Args:
+            state: what is trained.
+            architectures: the number of each block's candidate, (architectures, blocks).
+
+        Returns:
+            (architectures,).
+        """
+        ports, operations = self._space.candidates
+        last, found = self._space.blocks - 1, []
+        for numbers in architectures:
+            losses = []
+            for i in range(len(self._held_out.masks)):
+                states, _, mask = self._held_out.batch(i, 0)
+                for block, number in enumerate(numbers):
+                    port = int(ports[number])
+                    own, chosen = state["params"][f"block_{block}"][f"width_{port}"], operations[number]
+                    if block < last:
+                        states = self._states(port, own, states, mask, chosen)
+                    else:
+                        losses.append(self._loss(port, own, (states, self._held_out.batch(i, last)[1], mask), chosen))
+            found.append(sum(losses[1:], losses[0]) / len(losses))
+        return -np.asarray(jax.device_get(found), float)
+
     def _block(self, port: int) -> MappedBlock:
         return MappedBlock(self._space, self._size, port, self._training.width)
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def _states(self, port: int, params: Any, states: jax.Array, mask: jax.Array, operations: jax.Array) -> jax.Array:
+        return self._block(port)(params, states, mask, operations)
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def _loss(self, port: int, params: Any, batch: Any, operations: jax.Array) -> jax.Array:

@@ -147,6 +147,7 @@ def test_a_finished_run_stays(finished, capsys):
         (["--positions", 16], "x: expected at most 16 tokens, the network's positions, got 64"),
         (["--seeds", 2], "seeds: expected 1"),
         (["--width", 100], "width: expected a multiple of 8, the number of heads, got 100"),
+        (["--judged", -1], "judged: expected 0 or a positive integer, got -1"),
         (["--kept", 0], "kept: expected an integer of at least 1, got 0"),
         (["--estimate", "distillation"], "data: expected text whose words are masked out"),
         (["--population", 5], "population: an option of --strategy evolution, not of blockwise"),
@@ -193,3 +194,8 @@ def test_a_run_of_every_estimate(tmp_path, monkeypatch, estimate):
     (tmp_path / "run" / "genotype.json").unlink()
     assert run(tmp_path / "run", *few) == 0
     assert contents(tmp_path / "run") == whole
+    if estimate == "distillation":
+        with (tmp_path / "run" / "judged.csv").open() as file:
+            judged = list(csv.DictReader(file))
+        assert len(judged) == 16  # two bins of one in each of four blocks
+        assert max(judged, key=lambda row: float(row["whole"]))["genotype"] == whole[0]["genotype"]

@@ -130,6 +130,24 @@ def test_a_value_is_minus_the_mean_squared_error_over_all_tokens(distillation):
     assert distillation.values(state, 2, np.array([candidate]))[0] == pytest.approx(-np.mean(losses), rel=1e-4)
 
 
+def test_a_whole_network_is_worth_minus_the_loss_of_blocks_that_read_each_other(distillation):
+    texts, state = ["128:F", "192:S3", "128:M", "128:F,F"], distillation.init(0)
+    numbers, losses = np.array([number(text) for text in texts]), []
+    for key in jax.random.split(jax.random.key(0), 5)[3:]:
+        x = SOURCE.batch(key, 4).x
+        first, *_, last = teacher(5)(x)
+        states = first
+        for block, candidate in enumerate(numbers):
+            port = int(PORTS[candidate])
+            own = state["params"][f"block_{block}"][f"width_{port}"]
+            apply = jax.jit(scores.MappedBlock(SPACE, SIZE, port, 5).__call__)
+            states = apply(own, states, x.mask, OPERATIONS[candidate])
+        losses.append(np.mean((np.asarray(states - last) ** 2)[np.asarray(x.mask)]))
+    found = distillation.whole(state, np.stack([numbers, numbers[::-1]]))
+    assert found[0] == pytest.approx(-np.mean(losses), rel=1e-4)
+    assert found[1] != found[0]
+
+
 def test_maps_stand_only_where_the_teacher_has_another_width():
     params = {outside: scores.MappedBlock(SPACE, SIZE, 0, outside).init(jax.random.key(0)) for outside in (4, 5)}
     assert set(params[4]) == {"shared"}
