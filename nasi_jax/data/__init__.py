@@ -3,8 +3,10 @@
 import pathlib
 from typing import Any
 
+from nasi_jax.data import augment
 from nasi_jax.data._stream import Records, Stream, stream
 from nasi_jax.data.arrays import Images, Labels, from_arrays, hold_out
+from nasi_jax.data.augmented import Augmented, augmented
 from nasi_jax.data.files import READERS, from_hdf5, from_npz
 from nasi_jax.data.folder import from_folder, is_folder
 from nasi_jax.data.gaussian import Gaussian
@@ -105,6 +107,7 @@ def load(
 
 
 __all__ = [
+    "Augmented",
     "Batch",
     "Examples",
     "Gaussian",
@@ -129,6 +132,8 @@ __all__ = [
     "Vocabulary",
     "WordPiece",
     "absolute_error",
+    "augment",
+    "augmented",
     "cross_entropy",
     "example_arrays",
     "from_arrays",

@@ -57,11 +57,16 @@ class InMemory:
         Returns:
             What a network reads, and what its outputs are compared with, (size, ...).
         """
+        x, y = self.drawn(key, size)
+        return Batch(self.prepare(x), y) if self.labels == "random" else self.redrawn(jax.random.split(key)[1], x, y)
+
+    def drawn(self, key: jax.Array, size: int) -> Batch:
+        """Draws the examples of `batch` as they are stored."""
         index_key, label_key = jax.random.split(key)
         index = jax.random.choice(index_key, self.x.shape[0], (size,), replace=False)
         if self.labels == "random":
-            return Batch(self.prepare(self.x[index]), random_labels(label_key, size, self.outputs, self.loss))
-        return self.redrawn(label_key, self.x[index], self.y[index])
+            return Batch(self.x[index], random_labels(label_key, size, self.outputs, self.loss))
+        return Batch(self.x[index], self.y[index])
 
     def stored(self, size: int) -> Batch:
         """Returns the shapes and types of a batch before `prepare`."""

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from nasi_jax.programs.execution import Execution
 
@@ -58,7 +58,8 @@ def run_by_programs(function: Callable[..., R]) -> Callable[..., R]:
     """Traces a function at its first call, and runs what it was traced to as a sequence of programs.
 
     Every function under `jax.jit` that it calls is a program. Those that are alike share one, so that it compiles in a
-    fraction of the time of one program for all; its Python, and automatic differentiation in it, run once.
+    fraction of the time of one program for all; its Python, and automatic differentiation in it, run once. What its
+    results do not depend on is left out.
 
     Args:
         function: what is traced; called with arguments of the same shapes each time.
@@ -70,7 +71,7 @@ def run_by_programs(function: Callable[..., R]) -> Callable[..., R]:
     @functools.cache
     def traced(structure: Any, *shapes: Any) -> tuple[Callable[..., list[Any]], Any]:
         jaxpr, results = jax.make_jaxpr(function, return_shape=True)(*jax.tree.unflatten(structure, shapes))
-        return jaxpr_as_fun(jaxpr), jax.tree.structure(results)
+        return jaxpr_as_fun(_without_idle(jaxpr)), jax.tree.structure(results)
 
     def call(*arguments: Any) -> R:
         leaves, structure = jax.tree.flatten(arguments)
@@ -78,6 +79,17 @@ def run_by_programs(function: Callable[..., R]) -> Callable[..., R]:
         return jax.tree.unflatten(results, run(*leaves))
 
     return call
+
+
+def _without_idle(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """Returns the equations on which results depend."""
+    jaxpr, kept = closed.jaxpr, []
+    needed = {id(variable) for variable in jaxpr.outvars}
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or any(id(variable) in needed for variable in equation.outvars):
+            kept.append(equation)
+            needed.update(id(variable) for variable in equation.invars)
+    return closed.replace(jaxpr=jaxpr.replace(eqns=kept[::-1]))
 
 
 class NetworkProgram:

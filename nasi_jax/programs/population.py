@@ -32,6 +32,9 @@ def member(trees: Any, i: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[i], trees)
 
 
+_stack, _member = jax.jit(stack), jax.jit(member, static_argnums=1)
+
+
 class Population:
     """Advances members by one function of a step."""
 
@@ -77,9 +80,11 @@ class Population:
         if execution.scan:
             return self._scan(statics, length, shared, states, stack(own))
         options = numerics()  # which other threads do not see
+        # the states of a network in blocks are hundreds of arrays, each of which would be a call of its own
+        taken, joined = (_member, _stack) if execution.blocks else (member, stack)
 
         def course(i: int) -> tuple[Any, Any]:
-            state, figures = member(states, i), []
+            state, figures = taken(states, i), []
             with same_numerics(options):
                 for _ in range(length):
                     state, info = self._program(execution, *statics, shared, state, *own[i])
@@ -98,7 +103,7 @@ class Population:
                 waited = threads.map(lambda i: jax.block_until_ready(course(i)), range(before, len(own)))
                 advanced += waited
         members, figures = zip(*advanced, strict=True)
-        return stack(members), stack(figures)
+        return joined(members), stack(figures)
 
     def _scanned(
         self, statics: tuple[Hashable, ...], length: int, shared: Any, states: Any, own: tuple[Any, ...]

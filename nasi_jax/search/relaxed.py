@@ -11,6 +11,7 @@ import optax
 
 from nasi_jax.data import Source, shapes
 from nasi_jax.programs import Execution
+from nasi_jax.programs.compiler import run_by_programs
 from nasi_jax.scores.costs import Costs
 from nasi_jax.scores.linear import LinearCost
 from nasi_jax.spaces import Alphas, Network, SearchSpace
@@ -145,7 +146,14 @@ def draw_params(module: Network, space: SearchSpace, source: Source, batch: int,
     """
     # hundreds of draws by the default generator take longer
     key = jax.random.key(jax.random.bits(key), impl="unsafe_rbg")
-    return module.lazy_init(key, shapes(source, batch).x, space.alphas())["params"]
+    read = shapes(source, batch).x
+
+    def drawn(key: jax.Array) -> Any:
+        x = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), read)
+        return module.init(key, x, space.alphas())["params"]
+
+    # `lazy_init` compiles what the network makes of its parameters
+    return run_by_programs(drawn)(key)
 
 
 def within_limits(gradient: Alphas, alphas: Alphas, limits: tuple[LinearCost, ...]) -> tuple[Alphas, jax.Array]:

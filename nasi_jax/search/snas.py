@@ -78,6 +78,7 @@ class SNAS(Supernet[SizeT], Generic[SizeT]):
 
     shown: ClassVar[tuple[str, ...]] = ("training_loss", "cost", "entropy", "skips")
     start: ClassVar[tuple[float, float]] = (1.0, 0.01)
+    validates_changed: ClassVar[bool] = False
 
     validation: float = 0.1
     logits_clip: float = 10.0

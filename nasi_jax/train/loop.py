@@ -15,11 +15,10 @@ from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nasi_jax.data import Examples, GraphData, Images, Loss, Stream, TokenData, cross_entropy, inputs
+from nasi_jax.data import Examples, GraphData, Images, Loss, Stream, TokenData, augment, cross_entropy, inputs
 from nasi_jax.nn import RUNNING_STATISTICS, as_bert, as_pytorch, in_half_precision, initial_statistics
 from nasi_jax.programs import Population, choose_execution, member, stack
 from nasi_jax.spaces import Weights
-from nasi_jax.train import augment
 from nasi_jax.train.recipes import Recipe
 
 InMemory = Images | GraphData | TokenData

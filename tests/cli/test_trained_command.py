@@ -149,6 +149,7 @@ def test_epochs_are_steps_over_the_training_part(images, tmp_path):
         ("darts", ["--eta", "1"], "eta: an option of --strategy snas, not of darts"),
         ("darts", ["--preset", "snas"], "preset: expected one of"),
         ("darts", ["--drop-path", "0.3"], "drop_path: expected 0, networks of toy have none"),
+        ("darts", ["--crop", "-1"], "crop: expected an integer of at least 0, got -1"),
         ("darts", ["--epochs", "0"], "epochs: expected a positive number"),
         ("snas", ["--resource", "watts", "--eta", "0.1"], "resource: expected some of"),
         ("gdas", ["--temperature", "0"], "temperature: expected a positive number"),

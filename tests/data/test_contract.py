@@ -24,6 +24,9 @@ SOURCES = {
     "gaussian": data.Gaussian((4, 4, 3), 5),
     "images": data.from_arrays(RNG.integers(0, 256, (20, 4, 4, 3), np.uint8), np.arange(20) % 4),
     "images, random labels": data.from_arrays(RNG.normal(size=(20, 4, 4, 1)), None, labels="random", classes=3),
+    "augmented images": data.augmented(
+        data.from_arrays(RNG.integers(0, 256, (20, 4, 4, 3), np.uint8), np.arange(20) % 4), crop=1, flip=True, cutout=2
+    ),
     "nodes": data.from_graphs([a_graph()], np.arange(9) % 4, level="node", examples=np.arange(1, 8)),
     "edges": data.from_graphs([data.Graph(np.eye(9), LOOPLESS, np.ones((8, 2)))], np.arange(8) % 2, level="edge"),
     "graphs": data.from_graphs([a_graph(n) for n in range(4, 12)], RNG.normal(size=(8, 2)), level="graph"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toy_space import ToySpace
 
-from nasi_jax import data, search
+from nasi_jax import data, search, spaces
 from nasi_jax.programs import Execution
 from nasi_jax.search.darts import architecture_gradient
 
@@ -268,6 +268,31 @@ def test_the_parts_have_no_example_in_common():
     assert not seen[0] & seen[1]
     assert seen[0] | seen[1] == set(range(20))
     np.testing.assert_array_equal(parts.training.mean, parts.validation.mean)
+
+
+def test_images_change_from_step_to_step_and_those_that_only_watch_do_not():
+    x = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+    source = data.from_arrays(x, np.arange(20) % 3)
+    common = {**SMALL, "crop": 1, "flip": True, "cutout": 2}
+    parts = search.DARTS(**common).prepared(source)
+    plain = search.DARTS(**SMALL).prepared(source)
+    for part, images in zip((parts.training, parts.validation), (plain.training, plain.validation), strict=True):
+        assert (part.crop, part.flip, part.cutout) == (1, True, 2)
+        np.testing.assert_array_equal(part.images.x, images.x)
+        assert len(part) == 10
+    watched = search.SNAS(
+        **{name: common[name] for name in ("steps", "batch", "moments", "size", "crop")}, validation=0.5
+    ).prepared(source)
+    assert isinstance(watched.training, data.Augmented)
+    assert isinstance(watched.validation, data.Images)
+
+
+def test_published_settings_change_images_where_there_are_any():
+    assert search.method("darts", SPACE, "darts-v1").crop == search.method("snas", SPACE, "snas").crop == 4
+    assert search.method("darts", SPACE, "r-darts-dp").cutout == 16
+    assert search.method("darts", SPACE).crop == 0
+    graphs = search.method("darts", spaces.get("nasbench-graph"), "r-darts-dp")
+    assert (graphs.crop, graphs.flip, graphs.cutout, graphs.drop_path) == (0, False, 0, 0.6)
 
 
 def test_methods_are_hashable_and_presets_fit_every_space():

@@ -1,4 +1,4 @@
-"""Random changes to training images, on the device."""
+"""Random changes to images, on the device."""
 
 from __future__ import annotations
 

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import PIL.ImageEnhance
+import pytest
 
-from nasi_jax.train import augment
+from nasi_jax import data
+from nasi_jax.data import augment
 
 
 def images(count=400, size=6):
@@ -97,3 +99,42 @@ def test_the_same_key_changes_images_in_the_same_way():
     for change in changes:
         np.testing.assert_array_equal(change(key), change(key))
         assert not np.array_equal(change(key), change(jax.random.key(4)))
+
+
+def test_an_augmented_source_changes_its_own_images_alone():
+    x = np.asarray(images(12)) + 72 * np.arange(12).reshape(12, 1, 1, 1)
+    source = data.from_arrays(x, np.arange(12))
+    drawn, labels = data.augmented(source, flip=True).batch(jax.random.key(0), 12)
+    assert sorted(np.asarray(labels).tolist()) == list(range(12))
+    whole = np.asarray(source.prepare(source.x))
+    kinds = [
+        [np.array_equal(image, whole[label][:, ::step]) for step in (1, -1)]
+        for image, label in zip(np.asarray(drawn), labels, strict=True)
+    ]
+    assert set(map(tuple, kinds)) == {(True, False), (False, True)}
+
+
+def test_crops_are_black_and_squares_the_mean():
+    x = np.random.default_rng(0).integers(1, 256, (50, 8, 8, 3), np.uint8)
+    source = data.from_arrays(x, np.zeros(50, int))
+    black = np.asarray(source.prepare(jnp.zeros((1, 8, 8, 3), jnp.uint8)))[0, 0, 0]
+    cropped = np.asarray(data.augmented(source, crop=1).batch(jax.random.key(0), 50).x)
+    edges = np.all(cropped == black, axis=-1)
+    assert 0 < edges.sum() <= 50 * 15
+    assert not edges[:, 1:-1, 1:-1].any()
+    cleared = np.all(data.augmented(source, cutout=2).batch(jax.random.key(0), 50).x == 0, axis=-1).sum(axis=(1, 2))
+    assert 4 in cleared
+    assert set(cleared.tolist()) <= {1, 2, 4}
+    halved = data.from_arrays(x, np.zeros(50, int), image_size=4)
+    small = np.all(data.augmented(halved, cutout=4).batch(jax.random.key(0), 50).x == 0, axis=-1).sum(axis=(1, 2))
+    assert 4 in small
+    assert set(small.tolist()) <= {1, 2, 4}
+
+
+def test_what_is_not_changed_stays_and_graphs_are_refused():
+    images, noise = data.from_arrays(np.zeros((4, 2, 2, 3), np.uint8), np.arange(4)), data.Gaussian()
+    assert data.augmented(images) is images
+    assert data.augmented(noise, crop=4) is noise
+    graph = data.from_graphs([data.Graph(np.ones((4, 2)), np.array([[0], [1]]))], np.arange(4), level="node")
+    with pytest.raises(ValueError, match="flip: expected False with inputs that are no images, got True"):
+        data.augmented(graph, flip=True)
