@@ -95,11 +95,11 @@ def main(options: Options) -> int:
         found, chosen = results[DEFAULT], options.seeds
         later = {key: found[key][chosen:] for key in ("accuracy", "skips", "skip_share")}
         results[f"{DEFAULT}, seeds {chosen} to {options.default_seeds - 1}"] = later
-    random = np.mean(list(table.columns[COLUMN]))
+    cells = np.asarray(table.columns[COLUMN])
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (options.out / "table.md").write_text(markdown(results, float(random)))
-    course_figure(results, float(random)).savefig(options.out / "course.png", dpi=120)
-    print(markdown(results, float(random)))
+    (options.out / "table.md").write_text(markdown(results, cells))
+    course_figure(results, float(cells.mean())).savefig(options.out / "course.png", dpi=120)
+    print(markdown(results, cells))
     return 0
 
 
@@ -108,7 +108,7 @@ def size(options: Options, name: str) -> list[str]:
     numbers: dict[str, Any] = {"steps": options.steps, "batch": 32, "channels": 8, "cells": 1, "image-size": 16}
     trained = name != "NASI"
     if trained:
-        numbers |= {"logits-learning-rate": options.logits_learning_rate}
+        numbers |= {"logits-learning-rate": options.logits_learning_rate, "crop": 0}
     if options.smoke:
         numbers |= {"steps": 8, "batch": 4, "channels": 2, "image-size": 8}
         numbers |= {"moments": 5} if trained else {"rounds": 2}
@@ -116,7 +116,8 @@ def size(options: Options, name: str) -> list[str]:
             numbers |= {"window": 2}
     seeds = options.default_seeds if name == DEFAULT and not options.smoke else options.seeds
     numbers |= {"seeds": seeds, "data": options.images}
-    return [word for option, value in numbers.items() for word in (f"--{option}", str(value))]
+    unchanged = ["--no-flip"] if trained else []
+    return [word for option, value in numbers.items() for word in (f"--{option}", str(value))] + unchanged
 
 
 def summarise(folder: pathlib.Path, table: Table) -> dict[str, Any]:
@@ -154,8 +155,8 @@ def summarise(folder: pathlib.Path, table: Table) -> dict[str, Any]:
     }
 
 
-def markdown(results: dict[str, dict[str, Any]], random: float) -> str:
-    """Returns the last cells of all methods as a Markdown table."""
+def markdown(results: dict[str, dict[str, Any]], cells: np.ndarray) -> str:
+    """Returns the last cells of all methods, and what all cells of the table have, as a Markdown table."""
     lines = [
         "| method | searches | test accuracy, % | skips of six edges | mean probability of a skip |",
         "| --- | --- | --- | --- | --- |",
@@ -164,7 +165,8 @@ def markdown(results: dict[str, dict[str, Any]], random: float) -> str:
         last = [search[-1] for search in result["skip_share"]] if "skip_share" in result else []
         columns = [spread(result["accuracy"], 2), spread(result["skips"], 1), spread(last, 3) if last else "-"]
         lines.append(f"| {name} | {len(result['accuracy'])} | " + " | ".join(columns) + " |")
-    return "\n".join([*lines, f"| a random cell | all 15,625 | {random:.2f} | 1.2 | - |"]) + "\n"
+    lines.append(f"| a random cell | all 15,625 | {cells.mean():.2f} | 1.2 | - |")
+    return "\n".join([*lines, f"| the median cell | all 15,625 | {np.median(cells):.2f} | - | - |"]) + "\n"
 
 
 def spread(values: list[float], digits: int) -> str:
