@@ -4,20 +4,20 @@
 
 First and second order: a step of the logits by the validation loss and one of the weights by the training loss. SNAS:
 one backward pass for both. PyTorch's second order is the authors' finite difference, ours is exact or the same
-difference. Each program runs in a process of its own, one after the other, so that its peak of resident memory is its
-own; times are medians over steps as ratios to the peer's, or to our own where there is none, by the clock on the wall
-and by what all cores spent on it, which other processes disturb less. Compilation is the first step, with the draw of
-the parameters. On a busy machine, one thread each compares best: OMP_NUM_THREADS=1 taskset -c 0.
+difference. Each program runs in a process of its own, one after the other, so that its peaks of resident memory are its
+own: of the steps after the first, and of all with compilation. Linux alone tells the former. Times are the least over
+the steps after the first, as ratios to the peer's, or to our own where there is none, by the clock on the wall and by
+what all cores spent on it, which other processes disturb less. Compilation is the first step, with the draw of the
+parameters. On a busy machine, one thread each compares best: OMP_NUM_THREADS=1 taskset -c 0.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import pathlib
-import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -26,6 +26,7 @@ from typing import Any
 import tyro
 
 STEPS = {"first": "first order", "second": "second order", "finite-difference": "finite difference", "snas": "SNAS"}
+_STATUS, _CLEAR = (pathlib.Path("/proc/self") / name for name in ("status", "clear_refs"))
 PEER_OF = {"finite-difference": "second"}
 """Steps whose peer is that of another one: the authors' second order is a finite difference."""
 
@@ -51,7 +52,7 @@ class Options:
     cells: int = 8
     channels: int = 16
     image_size: int = 32
-    steps: int = 4
+    steps: int = 8
     alone: str | None = None
 
 
@@ -59,15 +60,14 @@ def main(options: Options) -> None:
     """Measures and prints the table."""
     if options.alone is not None:
         kind = options.alone.removeprefix("torch-")
-        steps = our_steps(options, kind) if kind == options.alone else peer_steps(options, kind)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        wall, spent = ([step[i] for step in steps] for i in range(2))
-        figures = {"first": wall[0] / statistics.median(wall[1:]), "step": statistics.median(wall[1:])}
-        print(json.dumps(figures | {"processor": statistics.median(spent[1:]), "gigabytes": peak}))
+        clocks = Clocks()
+        (our_steps if kind == options.alone else peer_steps)(options, kind, clocks)
+        print(json.dumps(clocks.figures()))
         return
     lines = [
-        "| step | program | batch | a step | processor time | first step, in steps of its own | peak memory, GB |",
-        "| --- " * 7 + "|",
+        "| step | program | batch | a step | processor time | first step, in steps of its own | memory of steps, GB | "
+        "with compilation, GB |",
+        "| --- " * 8 + "|",
     ]
     peers: dict[tuple[str, int], dict[str, float]] = {}
     for batch in options.batch:
@@ -82,7 +82,7 @@ def main(options: Options) -> None:
                 ratio, spent = (figures[clock] / unit[clock] for clock in ("step", "processor"))
                 lines.append(
                     f"| {STEPS[kind]} | {name} | {batch} | {ratio:.2f} | {spent:.2f} | {figures['first']:.0f} | "
-                    f"{figures['gigabytes']:.1f} |"
+                    f"{figures['gigabytes']:.2f} | {figures['largest']:.2f} |"
                 )
     text = "\n".join(lines) + "\n"
     print(text)
@@ -100,8 +100,47 @@ def measured(options: Options, program: str, batch: int) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def our_steps(options: Options, kind: str) -> list[tuple[float, float]]:
-    """Times our steps, the first with all compilation."""
+class Clocks:
+    """Takes the time of steps one after the other, and memory from the end of the first on."""
+
+    def __init__(self) -> None:
+        """Starts the first step."""
+        self._steps: list[tuple[float, float]] = []
+        self._first_peak = 0.0
+        self._start = self._now()
+
+    def lap(self) -> None:
+        """Ends a step and starts the next one."""
+        before, now = self._start, self._now()
+        self._steps.append((now[0] - before[0], now[1] - before[1]))
+        if len(self._steps) == 1:
+            self._first_peak = self._peak()
+            _CLEAR.write_text("5")
+        self._start = self._now()
+
+    def figures(self) -> dict[str, float]:
+        """Returns the least time of the steps after the first in seconds, its own in steps, and gigabytes."""
+        wall, spent = (min(step[i] for step in self._steps[1:]) for i in range(2))
+        peak = self._peak()
+        first = self._steps[0][0] / wall
+        return {
+            "first": first,
+            "step": wall,
+            "processor": spent,
+            "gigabytes": peak,
+            "largest": max(peak, self._first_peak),
+        }
+
+    def _now(self) -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+    def _peak(self) -> float:
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**20
+
+
+def our_steps(options: Options, kind: str, clocks: Clocks) -> None:
+    """Takes our steps, the first with all compilation."""
     import jax
 
     from nasi_jax import data, search, spaces
@@ -112,32 +151,18 @@ def our_steps(options: Options, kind: str) -> list[tuple[float, float]]:
     strategy = search.SNAS(**small) if kind == "snas" else search.DARTS(**small, order=kind, auxiliary_skip=0.0)  # type: ignore[arg-type]
     source = data.Gaussian((options.image_size, options.image_size, 3))
     # what SNAS measures after its steps is no part of them
-    times, start = [], _now()
     strategy = dataclasses.replace(strategy, steps=count + 1)
-    for states, _ in search.iterate(jax.random.key(0)[None], space, source, strategy):
+    for states, _ in itertools.islice(search.iterate(jax.random.key(0)[None], space, source, strategy), count):
         jax.block_until_ready(states)
-        times.append(_since(start))
-        start = _now()
-        if len(times) == count:
-            break
-    return times
+        clocks.lap()
 
 
-def _now() -> tuple[float, float]:
-    return time.perf_counter(), time.process_time()
-
-
-def _since(start: tuple[float, float]) -> tuple[float, float]:
-    """Returns seconds on the wall, and seconds of all cores."""
-    return time.perf_counter() - start[0], time.process_time() - start[1]
-
-
-def peer_steps(options: Options, kind: str) -> list[tuple[float, float]]:
-    """Times the steps of a network written as in the authors' code."""
+def peer_steps(options: Options, kind: str, clocks: Clocks) -> None:
+    """Takes the steps of a network written as in the authors' code."""
     import torch_darts
 
     torch, functional = torch_darts.torch, torch_darts.functional
-    network, times = torch_darts.Network(None, options.channels, options.cells), []
+    network = torch_darts.Network(None, options.channels, options.cells)
     params = list(network.parameters())
     logits = [torch.zeros(14, 7, requires_grad=True) for _ in range(2)]
     weights_optimizer = torch.optim.SGD(params, 0.025, momentum=0.9, weight_decay=3e-4)
@@ -176,7 +201,6 @@ def peer_steps(options: Options, kind: str) -> list[tuple[float, float]]:
         weights_optimizer.step()
 
     for _ in range(options.steps + 1):
-        start = _now()
         training, validation = (
             (
                 torch.randn(options.batch[0], 3, options.image_size, options.image_size),
@@ -193,8 +217,7 @@ def peer_steps(options: Options, kind: str) -> list[tuple[float, float]]:
                 leaf.grad = slope
             logits_optimizer.step()
             descend(loss(training), params)
-        times.append(_since(start))
-    return times
+        clocks.lap()
 
 
 if __name__ == "__main__":
