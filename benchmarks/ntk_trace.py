@@ -113,9 +113,10 @@ def main(options: Options) -> None:
     lines[0] += f"images of {options.image_size}x{options.image_size}, {options.runs} runs, {options.keys} keys."
     for size, rows in sorted(tables.items()):
         lines += ["", "{} channels, batch {}, {} classes:".format(*size), "", *table(rows)]
-    lines += ["", "Exponents of the run time, fitted: time grows with the size to this power.", ""]
-    lines += ["| estimate | width | batch | classes |", "| --- | --- | --- | --- |"]
-    lines += [f"| {name} | {' | '.join(column)} |" for name, column in slopes.items()]
+    if len(tables) > 1:
+        lines += ["", "Exponents of the run time, fitted: time grows with the size to this power.", ""]
+        lines += ["| estimate | width | batch | classes |", "| --- | --- | --- | --- |"]
+        lines += [f"| {name} | {' | '.join(column)} |" for name, column in slopes.items()]
     text = "\n".join(lines) + "\n"
     print(text)
     if options.out is not None:
