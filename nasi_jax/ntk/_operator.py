@@ -66,8 +66,13 @@ class Operator:
 
         Raises:
             ValueError: the vector is of another shape.
+            TypeError: it is no array.
         """
-        vector = jnp.asarray(vector, self.dtype)
+        try:
+            vector = jnp.asarray(vector, self.dtype)
+        except TypeError as error:
+            got = f"{type(vector).__name__}; ntk.vector_product takes a pytree like the outputs"
+            raise TypeError(f"vector: expected an array, got {got}") from error
         if vector.ndim not in {1, 2} or len(vector) != self.shape[1]:
             expected = f"({self.shape[1]},) or ({self.shape[1]}, m)"
             raise ValueError(f"vector: expected shape {expected}, got {vector.shape}")

@@ -81,6 +81,8 @@ def test_other_shapes_are_refused():
     for shape in ((17,), (2, 18), (18, 2, 1), ()):
         with pytest.raises(ValueError, match=r"vector: expected shape \(18,\) or \(18, m\), got"):
             operator(jnp.ones(shape))
+    with pytest.raises(TypeError, match=r"vector: expected an array, got dict; ntk\.vector_product takes a pytree"):
+        operator({"outputs": jnp.ones(18)})
 
 
 def test_lineax_solves_with_it(x64):
