@@ -25,6 +25,7 @@ from nasi_jax.programs.execution import Execution
 
 R = TypeVar("R")
 
+_TOGETHER = 16
 _LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
 _WITHOUT_CONVOLUTIONS = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 
@@ -79,6 +80,33 @@ def run_by_programs(function: Callable[..., R]) -> Callable[..., R]:
         return jax.tree.unflatten(results, run(*leaves))
 
     return call
+
+
+def in_groups(function: Callable[..., list[Any]], *trees: Any) -> list[Any]:
+    """Applies a function to the leaves of trees, those of equal shape together and a few at a time.
+
+    Outside of `jit`, where the function is under it, each kind of group is a program. For the weights of the DARTS
+    space one program for all takes 14 seconds to compile and 0.3 GB, and one for each array four times as long to run.
+
+    Args:
+        function: of a list of leaves of each tree, returns a list for them.
+        *trees: of one structure.
+
+    Returns:
+        What the function gave for each leaf, in their order.
+    """
+    leaves = [jax.tree.leaves(tree) for tree in trees]
+    places: dict[tuple[int, ...], list[int]] = {}
+    for i, leaf in enumerate(leaves[0]):
+        places.setdefault(leaf.shape, []).append(i)
+    results: list[Any] = [None] * len(leaves[0])
+    for found in places.values():
+        for start in range(0, len(found), _TOGETHER):
+            group = found[start : start + _TOGETHER]
+            of_group = function(*([part[i] for i in group] for part in leaves))
+            for i, result in zip(group, of_group, strict=True):
+                results[i] = result
+    return results
 
 
 def _without_idle(closed: ClosedJaxpr) -> ClosedJaxpr:

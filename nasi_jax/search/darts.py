@@ -16,10 +16,11 @@ import optax
 
 from nasi_jax.data import Batch, Halves
 from nasi_jax.programs import Execution, NetworkProgram
+from nasi_jax.programs.compiler import in_groups
 from nasi_jax.search.eigenvalue import largest_eigenvalue, stop_at
 from nasi_jax.search.objectives import directional
 from nasi_jax.search.relaxation import Relaxation, gumbel_softmax
-from nasi_jax.search.supernet import SizeT, Supernet, SupernetState, entropy, skip_share, skips
+from nasi_jax.search.supernet import SizeT, Supernet, SupernetState, entropy, norm_of, skip_share, skips
 from nasi_jax.spaces import Alphas, SearchSpace, Weights
 from nasi_jax.spaces.base import check_positive
 
@@ -198,7 +199,9 @@ class DARTS(Supernet[SizeT], Generic[SizeT]):
     def _ahead(self, state: SupernetState, gradient: Any, rate: jax.Array) -> Any:
         """Returns the weights a step of training further, w', by the same rule as the authors' code."""
         velocity = optax.tree.get(state.optimizer, "trace")
-        return _looked_ahead(state.params, velocity, gradient, rate, self.momentum, self.weight_decay)
+        rule = functools.partial(_looked_ahead, rate, self.momentum, self.weight_decay)
+        ahead = in_groups(rule, state.params, velocity, gradient)
+        return jax.tree.unflatten(jax.tree.structure(state.params), ahead)
 
     def _measured(
         self, space: SearchSpace, source: Halves, state: SupernetState, key: jax.Array, execution: Execution
@@ -309,32 +312,35 @@ def architecture_gradient(
     if exact:
         mixed = directional(training_loss, params, weights, direction)
     else:
-        step = _difference_step(direction)
-        up, down = (
-            jax.grad(training_loss, 1)(_shifted(params, direction, sign * step), weights) for sign in (1.0, -1.0)
-        )
+        step = 0.01 / jnp.maximum(norm_of(direction), 1e-30)
+
+        def slope_at(distance: jax.Array) -> Weights:
+            shifted = in_groups(functools.partial(_shifted, distance), params, direction)
+            return jax.grad(training_loss, 1)(jax.tree.unflatten(jax.tree.structure(params), shifted), weights)
+
+        up, down = slope_at(step), slope_at(-step)
         mixed = jax.tree.map(lambda a, b: (a - b) / (2 * step), up, down)
     return value, jax.tree.map(lambda s, m: s - rate * m, slope, mixed)
 
 
-# programs of their own also where a network runs as a sequence of programs: they read hundreds of arrays
 @jax.jit
-def _difference_step(direction: Any) -> jax.Array:
-    return 0.01 / jnp.maximum(optax.tree.norm(direction), 1e-30)
-
-
-@jax.jit
-def _shifted(params: Any, direction: Any, step: jax.Array) -> Any:
-    return optax.tree.add_scale(params, step, direction)
+def _shifted(step: jax.Array, params: list[jax.Array], direction: list[jax.Array]) -> list[jax.Array]:
+    return [w + step * d for w, d in zip(params, direction, strict=True)]
 
 
 @jax.jit
 def _looked_ahead(
-    params: Any, velocity: Any, gradient: Any, rate: jax.Array, momentum: float, weight_decay: float
-) -> Any:
-    return jax.tree.map(
-        lambda w, m, g: w - (rate * (momentum * m + g + weight_decay * w)).astype(w.dtype), params, velocity, gradient
-    )
+    rate: jax.Array,
+    momentum: float,
+    weight_decay: float,
+    params: list[jax.Array],
+    velocities: list[jax.Array],
+    gradients: list[jax.Array],
+) -> list[jax.Array]:
+    return [
+        w - (rate * (momentum * m + g + weight_decay * w)).astype(w.dtype)
+        for w, m, g in zip(params, velocities, gradients, strict=True)
+    ]
 
 
 def _described(space: SearchSpace, alphas: Alphas) -> tuple[jax.Array, jax.Array]:

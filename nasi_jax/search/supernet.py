@@ -17,6 +17,7 @@ from flax import struct
 from nasi_jax.data import Batch, Halves, Source, augmented, halves
 from nasi_jax.nn import Style
 from nasi_jax.programs import Execution, add, choose_execution
+from nasi_jax.programs.compiler import in_groups
 from nasi_jax.scores.costs import Costs
 from nasi_jax.scores.linear import LinearCost
 from nasi_jax.search import perturbation
@@ -27,8 +28,6 @@ from nasi_jax.spaces.base import check_positive
 SizeT = TypeVar("SizeT")
 MeanLoss = Callable[..., jax.Array]
 """``loss(params, weights, batch, rate, key)``: mean loss of a batch, with edges dropped at a rate or none at None."""
-
-_TOGETHER = 16
 
 
 class SupernetState(struct.PyTreeNode):
@@ -267,15 +266,9 @@ class Supernet(Relaxed, Generic[SizeT]):
             Weights, state of their optimiser, and the norm of the gradient.
         """
         velocities, count = (optax.tree.get(state.optimizer, name) for name in ("trace", "count"))
-        leaves, structure = jax.tree.flatten(gradient)
-        others = [jax.tree.leaves(tree) for tree in (velocities, state.params)]
-        groups = _alike(leaves)
-        norm = jnp.sqrt(add([_squared_sum([leaves[i] for i in group]) for group in groups]))
-        moved: list[Any] = [None] * len(leaves)
-        for group in groups:
-            arrays = ([part[i] for i in group] for part in (leaves, *others))
-            for i, pair in zip(group, _descend(self, norm, count, *arrays), strict=True):
-                moved[i] = pair
+        norm = norm_of(gradient)
+        moved = in_groups(functools.partial(_descend, self, norm, count), gradient, velocities, state.params)
+        structure = jax.tree.structure(gradient)
         params, velocities = (jax.tree.unflatten(structure, part) for part in zip(*moved, strict=True))
         optimizer = optax.tree.set(state.optimizer, trace=velocities, count=optax.safe_increment(count))
         return params, optimizer, norm
@@ -353,21 +346,14 @@ def skip_share(space: SearchSpace, alphas: Alphas) -> jax.Array:
     return jnp.mean(jnp.concatenate(rows)) if rows else jnp.zeros(())
 
 
-def _alike(leaves: list[jax.Array]) -> list[list[int]]:
-    """Returns the places of arrays of equal shape, some of them together.
-
-    A step of the weights is a program for each group where a network runs as a sequence of programs. In the DARTS space
-    one program for all of them takes 14 seconds to compile and 0.3 GB, and one for each array takes four times as long.
-    """
-    places: dict[tuple[int, ...], list[int]] = {}
-    for i, leaf in enumerate(leaves):
-        places.setdefault(leaf.shape, []).append(i)
-    return [found[i : i + _TOGETHER] for found in places.values() for i in range(0, len(found), _TOGETHER)]
+def norm_of(tree: Any) -> jax.Array:
+    """Returns the norm of all leaves together."""
+    return jnp.sqrt(add(in_groups(_squared_sums, tree)))
 
 
 @jax.jit
-def _squared_sum(arrays: list[jax.Array]) -> jax.Array:
-    return add([jnp.sum(x * x) for x in arrays])
+def _squared_sums(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [jnp.sum(leaf * leaf) for leaf in leaves]
 
 
 @functools.partial(jax.jit, static_argnums=0)
