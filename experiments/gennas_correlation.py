@@ -24,17 +24,15 @@ from nasbench201_correlation import COLUMNS, read
 from nasi_jax import cli, spaces, tabular
 from nasi_jax.scores import Formula
 
-FULL = {"channels": 16, "cells": 5, "batch": 16, "image-size": 32}
-"""The authors' size."""
-REDUCED = {"channels": 16, "cells": 5, "batch": 16}
-"""Images of 16x16, to which the command brings them by default."""
+REDUCED = {"channels": 16, "cells": 1, "batch": 16, "image-size": 32}
+"""The size that gennas_sizes.py recommends, with as many steps as `STEPS`."""
 CHEAP = {"channels": 8, "cells": 3, "batch": 32, "image-size": 16}
 """The size at which the other scores rank this space, see nasbench201_correlation.py."""
 DARTS = {"channels": 8, "cells": 3, "batch": 16, "image-size": 16}
 OTHERS = ("params", "zico", "ntk-participation-ratio")
 GENNAS = "gennas"
+STEPS = 40
 VARIANTS = {
-    "full": "full size",
     "noise": "noise in the place of images",
     "task_combo": "task combo",
     "task_darts": "task darts",
@@ -53,7 +51,6 @@ class Options:
         scores: folder of the CSV files of `nasi score`.
         out: folder of the results.
         cells: random cells at the reduced size.
-        full: how many of them, the first ones, at the full size.
         variants: how many of them, the first ones, with noise in the place of images, and on the other published tasks.
         darts_cells: how many DARTS cells.
         sums_chosen_on: how many cells, the first ones, a sum of ranks is chosen on.
@@ -67,7 +64,6 @@ class Options:
     scores: pathlib.Path = pathlib.Path("runs/gennas_correlation")
     out: pathlib.Path = pathlib.Path("experiments/results/gennas_correlation")
     cells: int = 500
-    full: int = 60
     variants: int = 60
     darts_cells: int = 60
     sums_chosen_on: int = 200
@@ -83,11 +79,10 @@ def main(options: Options) -> None:
     images = {"data": str(options.images)}
     parts = {
         "others": (CHEAP | {"sample": options.cells}, OTHERS),
-        "reduced": (REDUCED | images | {"sample": options.cells}, (GENNAS,)),
-        "full": (FULL | images | {"sample": options.full}, (GENNAS,)),
-        "noise": (REDUCED | {"sample": options.variants}, (GENNAS,)),
-        "task_combo": (REDUCED | images | {"sample": options.variants}, ("gennas(task=combo)",)),
-        "task_darts": (REDUCED | images | {"sample": options.variants}, ("gennas(task=darts)",)),
+        "reduced": (REDUCED | images | {"sample": options.cells}, (fitted("nb101"),)),
+        "noise": (REDUCED | {"sample": options.variants}, (fitted("nb101"),)),
+        "task_combo": (REDUCED | images | {"sample": options.variants}, (fitted("combo"),)),
+        "task_darts": (REDUCED | images | {"sample": options.variants}, (fitted("darts"),)),
     }
     found = {name: scored(options, name, *part) for name, part in parts.items() if part[0]["sample"]}
     others, texts = found["others"]
@@ -122,6 +117,11 @@ def main(options: Options) -> None:
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
+def fitted(task: str) -> str:
+    """Returns the name of GenNAS's score on a task."""
+    return f"{GENNAS}(task={task},steps={STEPS})"
+
+
 def scored(
     options: Options, name: str, settings: dict[str, Any], names: tuple[str, ...]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -129,7 +129,7 @@ def scored(
     path = options.scores / f"{name}.csv"
     if options.tiny:
         settings = settings | {"channels": 2, "cells": 3 if "space" in settings else 1, "batch": 4, "image-size": 8}
-        names = tuple("gennas(steps=2)" if GENNAS in text else text for text in names)
+        names = tuple(text.replace(f"={STEPS}", "=2") for text in names)
     arguments = [f"--{key}={value}" for key, value in settings.items()]
     status = cli.main(["score", "--out", str(path), *arguments, "--score", *names])
     if status:
@@ -196,9 +196,9 @@ def darts(options: Options, results: dict[str, Any]) -> None:
     chosen = options.scores / "darts.txt"
     chosen.write_text("\n".join(texts[: options.darts_cells]) + "\n")
     settings = DARTS | {"space": "darts", "genotypes": chosen}
-    fitted, texts = scored(options, "darts_gennas", settings | {"data": options.images}, ("gennas(task=darts)",))
+    ours, texts = scored(options, "darts_gennas", settings | {"data": options.images}, (fitted("darts"),))
     others, _ = scored(options, "darts_others", settings, OTHERS)
-    known = {GENNAS: next(iter(fitted.values())), **others}
+    known = {GENNAS: next(iter(ours.values())), **others}
     rows = {" + ".join(names): summed(known, names) for names in sums(known)}
     write(options, results, "darts", rows, table.lookup(texts, space))
 

@@ -18,7 +18,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 import pathlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -30,7 +33,7 @@ from flax import struct
 
 from nasi_jax import data, proxies, search, spaces
 from nasi_jax.nn import RUNNING_STATISTICS, STAGES, Style, as_pytorch, initial_statistics
-from nasi_jax.programs import choose_execution
+from nasi_jax.programs import choose_execution, jit_network
 from nasi_jax.proxies.gennas import STAGE_WEIGHTS, Regression, losses
 from nasi_jax.proxies.signals import Dot, GDot, Resize, Sin1D, Sin2D, Stage, Task
 from nasi_jax.tabular import Table
@@ -168,19 +171,34 @@ SMOKE = {
 
 
 class Judge:
-    """Trains cells on a task, by one program for all.
+    """Trains cells of NAS-Bench-201 on tasks, by one program for all of both, as many side by side as scores are.
 
     Args:
-        options: see `Options`.
+        source: gives the images.
+        channels: channels of the networks.
+        depth: cells a stage.
+        batch: images that are fitted.
+        steps: steps of a training.
+        every: how many steps there are from one evaluation to the next; by default one evaluation, at the end.
+        seed: of the images, the parameters and the tasks.
     """
 
-    def __init__(self, options: Options):
+    def __init__(
+        self,
+        source: data.Source,
+        channels: int,
+        depth: int,
+        batch: int,
+        steps: int,
+        every: int | None = None,
+        seed: int = 0,
+    ):
         space = spaces.get("nasbench201")
-        key = jax.random.key(options.seed)
-        self._space, self._key, self._steps = space, key, options.steps
-        self._x = images(options).batch(key, options.batch).x
-        self._side = options.image_size // 4
-        size, style = space.Size(options.channels, options.depth), Style(bare_cells=True)
+        key = jax.random.key(seed)
+        self._space, self._key = space, key
+        self._x = source.batch(key, batch).x
+        self._side = min(8, self._x.shape[1] // 4)
+        size, style = space.Size(channels, depth), Style(bare_cells=True)
         one_shot = space.network(None, size, 1, style)
         network = space.network(None, size, 1, style, choose_execution("score", one_shot.capabilities, blocks=False))
         weights = space.encode(space.at(0))
@@ -194,19 +212,19 @@ class Judge:
 
         start = initial_statistics(jax.eval_shape(lambda: stages(weights, self._params, {}, self._x, True)[1]))
 
-        @jax.jit
+        @jit_network
         def fit(weights: Any, params: Any, x: jax.Array, regression: Regression, noise: Any, key: jax.Array) -> Any:
             def noisy(key: jax.Array, x: jax.Array) -> jax.Array:
                 uniform, normal = jax.random.uniform(key, x.shape, minval=-1.0), jax.random.normal(key, x.shape)
                 return x + noise[0] * uniform + noise[1] * normal
 
             stages_fn = functools.partial(stages, weights)
-            return losses(stages_fn, params, start, x, regression, noisy, key, steps=options.steps)[-1]
+            return losses(stages_fn, params, start, x, regression, noisy, key, steps=steps, every=every)
 
         self._fit = fit
 
-    def losses(self, task: Task, cells: list[Any]) -> np.ndarray:
-        """Returns the last loss of each cell on a task."""
+    def curves(self, task: Task, cells: Sequence[Any]) -> Iterator[np.ndarray]:
+        """Yields the losses of each cell on a task, (evaluations,)."""
         targets, weights = [], []
         for target, weight in zip(task.targets(self._key, self._x, self._side), STAGE_WEIGHTS, strict=True):
             channels = target.shape[-1]
@@ -215,8 +233,17 @@ class Judge:
             weights.append(jnp.pad(jnp.full(channels, weight / channels, target.dtype), (0, padding)))
         regression = Regression(tuple(targets), tuple(weights))
         noise = jnp.array([task.noise_level * (task.noise == kind) for kind in NOISES[1:]])
-        given = [self._space.encode(cell) for cell in cells]
-        return np.array([self._fit(w, self._params, self._x, regression, noise, self._key) for w in given])
+
+        def fitted(cell: Any) -> np.ndarray:
+            weights = self._space.encode(cell)
+            return np.asarray(self._fit(weights, self._params, self._x, regression, noise, self._key))
+
+        with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as threads:
+            yield from threads.map(fitted, cells)
+
+    def losses(self, task: Task, cells: Sequence[Any]) -> np.ndarray:
+        """Returns the last loss of each cell on a task, (cells,)."""
+        return np.array([curve[-1] for curve in self.curves(task, cells)])
 
 
 def main(options: Options) -> None:
@@ -228,7 +255,8 @@ def main(options: Options) -> None:
     cells = [space.at(int(place)) for place in drawn]
     names = [space.format(cell) for cell in cells]
     accuracies = np.asarray(Table.read(options.table, [options.column]).lookup(names)[options.column])
-    seen, judge = slice(options.cells), Judge(options)
+    seen = slice(options.cells)
+    judge = Judge(images(options), options.channels, options.depth, options.batch, options.steps, seed=options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     history = options.out / "history.jsonl"
     found, values = evolve(

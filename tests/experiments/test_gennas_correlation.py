@@ -52,29 +52,17 @@ def test_smoke(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "own.npz", x=rng.integers(0, 256, (20, 8, 8, 3), np.uint8), y=np.arange(20) % 2)
     command = [sys.executable, EXPERIMENTS / "gennas_correlation.py", "--table", "table.csv", "--images", "own.npz"]
-    command += [
-        "--tiny",
-        "--cells",
-        "8",
-        "--full",
-        "5",
-        "--variants",
-        "4",
-        "--size-chosen-on",
-        "2",
-        "--sums-chosen-on",
-        "4",
-    ]
+    command += ["--tiny", "--cells", "8", "--variants", "4", "--sums-chosen-on", "4"]
     command += ["--resamples", "20", "--out", "out"]
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["cells"]["params"][columns[0]]["count"] == 8
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "added.md", "cells.md", "full.md", "noise.md", "orders.md", "results.json", "task_combo.md", "task_darts.md",
+        "added.md", "cells.md", "noise.md", "orders.md", "results.json", "task_combo.md", "task_darts.md",
     }  # fmt: skip
     tables = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
     scores = {path.name: path.read_bytes() for path in (tmp_path / "runs" / "gennas_correlation").glob("*.csv")}
-    assert len(scores) == 6
+    assert len(scores) == 5
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
     assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == tables
     assert all((tmp_path / "runs" / "gennas_correlation" / name).read_bytes() == it for name, it in scores.items())
