@@ -101,7 +101,7 @@ def gennas(
         params: its parameters, a pytree; the authors draw them as PyTorch does.
         statistics: its running statistics before the first step.
         x: images, (batch, height, width, colours), normalised. The authors take 16 training images of 32x32. Noise
-            serves as well; how that changes the ranking has not been measured.
+            serves as well, and ranks somewhat worse; see experiments/README.md.
         task: what is fitted, such as one of `TASKS`.
         key: typed random key of the targets, the heads and the noise; architectures are compared at the same one.
         steps: number of steps.
