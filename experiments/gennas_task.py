@@ -39,12 +39,12 @@ from nasi_jax.proxies.signals import Dot, GDot, Resize, Sin1D, Sin2D, Stage, Tas
 from nasi_jax.tabular import Table
 
 NOISES = ("none", "uniform", "gaussian")
-NOISE_LEVELS = tuple(np.arange(10) / 10)
+NOISE_LEVELS = tuple((np.arange(10) / 10).tolist())
 WIDTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-LEVELS = tuple(np.round(np.arange(0.5, 3.0, 0.1), 1))
-ENDS = tuple(np.round(np.arange(51) / 100, 2))
+LEVELS = tuple(np.round(np.arange(0.5, 3.0, 0.1), 1).tolist())
+ENDS = tuple(np.round(np.arange(51) / 100, 2).tolist())
 """Ends of the frequencies, in waves a pixel."""
-SHARES = tuple(np.round(np.arange(2, 21) / 20, 2))
+SHARES = tuple(np.round(np.arange(2, 21) / 20, 2).tolist())
 """Shares of the pixels that are set, one of 4x4 or more."""
 MOST_CHANNELS = int(64 * WIDTHS[-1])
 
