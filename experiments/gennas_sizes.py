@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import scipy.stats
 import tyro
-from gennas_task import Judge
+from gennas_task import Judge, interval, spearman
 
 from nasi_jax import data, proxies, spaces
 from nasi_jax.tabular import Table
@@ -145,7 +145,7 @@ def compared(
             if size == FULL and step == options.steps:
                 continue
             values = curves[:, step // 10 - 1]
-            low, high = interval(options, full[unseen], values[unseen])
+            low, high = interval(tau, full[unseen], values[unseen], options.resamples)
             rows.append({
                 "size": size, "steps": step,
                 "cost": seconds / dear * step / options.steps,
@@ -155,7 +155,7 @@ def compared(
             })  # fmt: skip
     chosen = max((row for row in rows if row["cost"] <= DEAREST), key=lambda row: row["chosen_on"])
     first = full[: len(again)]
-    low, high = interval(options, first, again[:, -1])
+    low, high = interval(tau, first, again[:, -1], options.resamples)
     repeated = {"cells": len(again), "tau": tau(first, again[:, -1]), "low": low, "high": high}
     published = {"spearman": spearman(full, accuracies), "again": repeated}
     results = {"published": published, "chosen": described(chosen), "all": [described(row) for row in rows]}
@@ -187,20 +187,6 @@ def tau(one: np.ndarray, other: np.ndarray) -> float:
     """Returns Kendall's correlation of losses, where those that diverged are the largest."""
     found = scipy.stats.kendalltau(np.nan_to_num(one, nan=np.inf), np.nan_to_num(other, nan=np.inf))
     return float(np.asarray(found)[0])
-
-
-def spearman(losses: np.ndarray, accuracies: np.ndarray) -> float:
-    """Returns Spearman's correlation of minus the losses, where those that diverged are the largest."""
-    found = scipy.stats.spearmanr(-np.nan_to_num(losses, nan=np.inf), accuracies)
-    return float(np.asarray(found)[0])
-
-
-def interval(options: Options, one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Returns the middle 95% of Kendall's correlation over bootstraps of the cells."""
-    rng = np.random.default_rng(0)
-    draws = [rng.integers(0, len(one), len(one)) for _ in range(options.resamples)]
-    low, high = np.nanquantile([tau(one[rows], other[rows]) for rows in draws], (0.025, 0.975))
-    return float(low), float(high)
 
 
 if __name__ == "__main__":

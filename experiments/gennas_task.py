@@ -20,7 +20,7 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -273,7 +273,7 @@ def main(options: Options) -> None:
     for name, task in tasks.items():
         fitted = judge.losses(task, cells)
         chosen = spearman(fitted[seen], accuracies[seen])
-        low, high = interval(fitted[options.cells :], accuracies[options.cells :])
+        low, high = interval(spearman, fitted[options.cells :], accuracies[options.cells :])
         others = spearman(fitted[options.cells :], accuracies[options.cells :])
         lines.append(f"| {name} | {chosen:.3f} | {others:.3f}, {low:.3f} to {high:.3f} |")
     (options.out / "task.txt").write_text(f"{found}\n")
@@ -327,11 +327,13 @@ def spearman(fitted: np.ndarray, accuracies: np.ndarray) -> float:
     return float(np.asarray(found)[0])
 
 
-def interval(fitted: np.ndarray, accuracies: np.ndarray) -> tuple[float, float]:
-    """Returns the middle 95% of the correlation over 1,000 bootstraps of the cells."""
+def interval(
+    statistic: Callable[[np.ndarray, np.ndarray], float], one: np.ndarray, other: np.ndarray, resamples: int = 1000
+) -> tuple[float, float]:
+    """Returns the middle 95% of a correlation over bootstraps of the cells."""
     rng = np.random.default_rng(0)
-    draws = [rng.integers(0, len(fitted), len(fitted)) for _ in range(1000)]
-    low, high = np.nanquantile([spearman(fitted[rows], accuracies[rows]) for rows in draws], (0.025, 0.975))
+    draws = [rng.integers(0, len(one), len(one)) for _ in range(resamples)]
+    low, high = np.nanquantile([statistic(one[rows], other[rows]) for rows in draws], (0.025, 0.975))
     return float(low), float(high)
 
 
