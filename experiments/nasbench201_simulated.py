@@ -16,7 +16,7 @@ import functools
 import itertools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,7 +27,7 @@ import optax
 import tyro
 from matplotlib.figure import Figure
 
-from nasi_jax import search, spaces
+from nasi_jax import data, search, spaces
 from nasi_jax.programs import Execution, jit_network
 from nasi_jax.tabular import Table
 
@@ -110,34 +110,59 @@ def _text(choices: Sequence[str]) -> str:
     )
 
 
-def compute(texts: Sequence[str], draw: int, batches: Sequence[int], smoke: bool) -> np.ndarray:
-    """Computes the objective of the default search and the trace, (cells, batches, 2), for a draw of the parameters."""
-    space = spaces.get("nasbench201")
-    strategy, source = search.NASI(), space.noise(10)
-    if smoke:
-        strategy, source = search.NASI(batch=4, size=space.Size(2, 1)), space.noise(3)
+def compute(
+    texts: Sequence[str], draw: int, batches: Sequence[int], smoke: bool, source: data.Source | None = None
+) -> np.ndarray:
+    """Computes the objective of the default search and the trace, (cells, batches, 2), for a draw of the parameters.
+
+    Args:
+        texts: the cells.
+        draw: seed of the parameters and of the batches.
+        batches: numbers of the batches.
+        smoke: whether the network is tiny.
+        source: where batches come from, of the shapes of `noise`, which it is by default.
+
+    Returns:
+        Both figures of every cell on every batch.
+    """
+    space, strategy, program = _program(smoke)
+    source = noise(smoke) if source is None else source
+    params = strategy.init_params(space, source, jax.random.key(1000 + draw))
+    samples = []
+    for batch in batches:
+        batch_key, probe_key = jax.random.split(jax.random.fold_in(jax.random.key(7), 100 * draw + batch))
+        samples.append((source.batch(batch_key, strategy.batch), probe_key))
+    weights = [jax.tree.map(np.asarray, space.encode(space.parse(text))) for text in texts]
+    jax.block_until_ready(program(params, weights[0], *samples[0]))  # before threads would compile one each
+    with ThreadPoolExecutor(3) as threads:
+        pairs = [(w, sample) for w in weights for sample in samples]
+        found = list(threads.map(lambda pair: np.array(program(params, pair[0], *pair[1])), pairs))
+    return np.reshape(found, (len(texts), len(samples), 2))
+
+
+def noise(smoke: bool) -> data.Gaussian:
+    """Returns what the default search reads."""
+    return data.Gaussian((16, 16, 3), 3 if smoke else 10)
+
+
+@functools.cache
+def _program(smoke: bool) -> tuple[spaces.SearchSpace, search.NASI, Callable[..., search.Measurement]]:
+    """Returns space, strategy and what computes the objective, one program for all cells and batches."""
+    space, source = spaces.get("nasbench201"), noise(smoke)
+    strategy = search.NASI(batch=4, size=space.Size(2, 1)) if smoke else search.NASI()
     module = strategy.one_shot(space, source, Execution("branches"))
 
-    def value(params: object, weights: spaces.Weights, key: jax.Array) -> search.Measurement:
-        batch_key, probe_key = jax.random.split(key)
-        sample = search.Sample(source.batch(batch_key, strategy.batch), source.loss, probe_key)
-
+    def value(params: object, weights: spaces.Weights, batch: data.Batch, key: jax.Array) -> search.Measurement:
         def network(p: object, w: spaces.Weights, x: jax.Array) -> jax.Array:
             outputs: jax.Array = module.apply({"params": p}, x, w)  # type: ignore[assignment, arg-type]
             return outputs
 
         with jax.default_matmul_precision("highest"):
-            return search.measure("participation-ratio", network, params, weights, sample)
+            return search.measure(
+                "participation-ratio", network, params, weights, search.Sample(batch, source.loss, key)
+            )
 
-    program = jit_network(value)
-    params = strategy.init_params(space, source, jax.random.key(1000 + draw))
-    keys = [jax.random.fold_in(jax.random.key(7), 100 * draw + batch) for batch in batches]
-    weights = [jax.tree.map(np.asarray, space.encode(space.parse(text))) for text in texts]
-    jax.block_until_ready(program(params, weights[0], keys[0]))  # before threads would compile one each
-    with ThreadPoolExecutor(3) as threads:
-        pairs = [(w, key) for w in weights for key in keys]
-        found = list(threads.map(lambda pair: np.array(program(params, *pair)), pairs))
-    return np.reshape(found, (len(texts), len(keys), 2))
+    return space, strategy, jit_network(value)
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "rounds", "least_squares"))

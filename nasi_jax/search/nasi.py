@@ -42,6 +42,14 @@ Optimizer = Literal["nasi", "adam", "sgd"]
 """How the logits move: by NASI's closed-form step, with every gradient taken where the logits stood when the round
 began, or by an optimiser that takes each gradient at the current logits."""
 
+Adaptive = Literal["no", "mean", "median"]
+"""What constrains the trace: nu itself, or the mean or the median of nu and of the trace norms of all steps before.
+
+The paper has an adaptive nu and leaves the rule to an appendix; ``"mean"`` is our reading. Traces of an untrained
+space differ by orders of magnitude, and a mean follows the largest ones. With mu = 1 and the median half of the samples
+count whatever the scale of traces is, so that no number has to be found for a space.
+"""
+
 
 class NASIState(struct.PyTreeNode):
     """State of a search. `mu` and `nu` are arrays, so that `vmap` runs many settings in one program.
@@ -53,7 +61,7 @@ class NASIState(struct.PyTreeNode):
         optimizer: state of the optax transformation.
         mu: weight of the penalty.
         nu: constraint, or its initial value.
-        trace_sum: sum of the trace norms of all steps done.
+        traces: trace norms of the steps done, (steps,), and NaN for those to come.
         objective_sum: sum of the penalised objective over the steps of this round.
         limits: costs that are limited, each divided by its bound.
     """
@@ -64,7 +72,7 @@ class NASIState(struct.PyTreeNode):
     optimizer: optax.OptState
     mu: jax.Array
     nu: jax.Array
-    trace_sum: jax.Array
+    traces: jax.Array
     objective_sum: jax.Array
     limits: tuple[LinearCost, ...] = ()
 
@@ -115,9 +123,8 @@ class NASI(Relaxed, Generic[SizeT]):
         estimator: how its gradient is estimated: from discrete samples and their values, or through soft or hard
             Gumbel-Softmax samples.
         mu: weight of the penalty on a trace above nu, equation 13; 0 is no penalty.
-        nu: constraint on the trace norm, or its initial value when adaptive.
-        adaptive: whether nu at step t is the mean of the initial value and all trace norms seen before step t. The
-            paper leaves the rule to an appendix; this reading of it is ours.
+        nu: constraint on the trace norm, or its initial value where it is adaptive.
+        adaptive: how nu follows the trace norms seen before a step, see `Adaptive`.
         temperature: tau of the Gumbel-Softmax.
         radius: xi, the radius of the ball of the closed-form step.
         optimizer: how the logits move: by NASI's closed-form step, or by adam or sgd.
@@ -146,7 +153,7 @@ class NASI(Relaxed, Generic[SizeT]):
     estimator: Estimator = "score-function"
     mu: float = 0.0
     nu: float = 100.0
-    adaptive: bool = False
+    adaptive: Adaptive = "no"
     temperature: float = 1.0
     radius: float = 3.0
     optimizer: Optimizer = "nasi"
@@ -180,6 +187,7 @@ class NASI(Relaxed, Generic[SizeT]):
             "objective": OBJECTIVES,
             "estimator": get_args(Estimator),
             "optimizer": get_args(Optimizer),
+            "adaptive": get_args(Adaptive),
             "parameterisation": PARAMETERISATIONS,
         }
         for name, allowed in choices.items():
@@ -214,7 +222,7 @@ class NASI(Relaxed, Generic[SizeT]):
             optimizer=_transformation(self).init(alphas),
             mu=jnp.asarray(self.mu if mu is None else mu, dtype),
             nu=jnp.asarray(self.nu if nu is None else nu, dtype),
-            trace_sum=jnp.zeros((), dtype),
+            traces=jnp.full((self.steps,), jnp.nan, dtype),
             objective_sum=jnp.zeros((), dtype),
             limits=tuple(cost.relative_to(bound) for cost, bound in limits),
         )
@@ -326,7 +334,7 @@ class NASI(Relaxed, Generic[SizeT]):
             return outputs.astype(jnp.result_type(float))
 
         point = _point(space, self, state)
-        nu = (state.nu + state.trace_sum) / (1 + state.step) if self.adaptive else state.nu
+        nu = _constraint(self, state)
         count = state.step % _round_length(self)
         with jax.default_matmul_precision("highest"):
             if self.estimator == "score-function":
@@ -355,7 +363,7 @@ class NASI(Relaxed, Generic[SizeT]):
             step=state.step + 1,
             alphas=optax.apply_updates(state.alphas, updates),
             optimizer=optimizer,
-            trace_sum=state.trace_sum + measured.trace,
+            traces=state.traces.at[state.step].set(measured.trace),
             objective_sum=state.objective_sum + measured.value - penalty,
         )
         if _round_length(self) < self.steps:
@@ -382,7 +390,7 @@ _NASI_FIX = NASI(
 PRESETS = {
     "default": NASI(),
     "nasi-fix": _NASI_FIX,
-    "nasi-ada": dataclasses.replace(_NASI_FIX, nu=500.0, adaptive=True),
+    "nasi-ada": dataclasses.replace(_NASI_FIX, nu=500.0, adaptive="mean"),
 }
 """Named settings: the default, and the paper's NASI-FIX and NASI-ADA; `preset` fits them to a space."""
 
@@ -446,6 +454,14 @@ def _end_round(settings: NASI, state: NASIState) -> NASIState:
         optimizer=_transformation(settings).init(alphas),
         objective_sum=jnp.zeros_like(state.objective_sum),
     )
+
+
+def _constraint(settings: NASI, state: NASIState) -> jax.Array:
+    """Returns nu of the next step."""
+    if settings.adaptive == "no":
+        return state.nu
+    seen = jnp.append(state.traces, state.nu)
+    return jnp.nanmean(seen) if settings.adaptive == "mean" else jnp.nanmedian(seen)
 
 
 def _penalty(measured: Measurement, mu: jax.Array, nu: jax.Array) -> jax.Array:

@@ -262,9 +262,9 @@ def test_not_a_number_in_the_data_names_the_step_and_keeps_those_before(tmp_path
 
 def test_presets_are_the_papers_and_can_be_overridden():
     fixed = cli.parse(["search", "--preset", "nasi-fix"]).method.strategy
-    assert (fixed.mu, fixed.nu, fixed.adaptive, fixed.estimator, fixed.rounds) == (2.0, 100.0, False, "soft", 1)
+    assert (fixed.mu, fixed.nu, fixed.adaptive, fixed.estimator, fixed.rounds) == (2.0, 100.0, "no", "soft", 1)
     adaptive = cli.parse(["search", "--preset=nasi-ada", "--steps", "7"]).method.strategy
-    assert (adaptive.nu, adaptive.adaptive, adaptive.steps) == (500.0, True, 7)
+    assert (adaptive.nu, adaptive.adaptive, adaptive.steps) == (500.0, "mean", 7)
     assert cli.parse(["search"]).method.strategy == search.preset("default", spaces.get("nasbench201"))
 
 

@@ -59,7 +59,7 @@ def test_searches_side_by_side_are_those_run_alone():
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"objective": "one-batch", "estimator": "soft", "rounds": 1, "mu": 1.0, "nu": 2.0, "adaptive": True}],
+    [{}, {"objective": "one-batch", "estimator": "soft", "rounds": 1, "mu": 1.0, "nu": 2.0, "adaptive": "mean"}],
     ids=["default", "paper"],
 )
 def test_scan_and_host_loop_agree(settings, x64):

@@ -34,10 +34,11 @@ def run(config, state=None, seed=0, steps=None):
     return state, jax.tree.map(lambda *leaves: np.stack(leaves), *infos)
 
 
-def test_adaptive_nu_is_the_mean_of_its_start_and_the_traces_before():
-    config = search.NASI(steps=5, nu=7.0, mu=1.0, adaptive=True, **RELAXED, **SMALL)
+@pytest.mark.parametrize("rule", ["mean", "median"])
+def test_adaptive_nu_follows_its_start_and_the_traces_before(rule):
+    config = search.NASI(steps=5, nu=7.0, mu=1.0, adaptive=rule, **RELAXED, **SMALL)
     _, info = run(config)
-    expected = [np.mean([7.0, *info.trace[:t]]) for t in range(5)]
+    expected = [getattr(np, rule)([7.0, *info.trace[:t]]) for t in range(5)]
     np.testing.assert_allclose(info.nu, expected, rtol=1e-5)
 
 
