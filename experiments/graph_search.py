@@ -1,6 +1,8 @@
 """Searches graph networks without training: in NAS-Bench-Graph on its table, and EGNAS's cells for molecules.
 
     python experiments/graph_search.py --table nbgraph_cora.csv.gz --graph cora.npz --molecules mutag.npz
+    python experiments/graph_search.py --table nbgraph_cora.csv.gz --graph cora.npz --molecules esol.npz --trainings 5 \
+        --epochs 20
 
 On the table: `nasi search` on Cora by NASI, by evolution and by random sampling, both with a training-free score, from
 several seeds. The test accuracy of what each search selects is looked up. Random sampling takes the best of 100 by the
@@ -56,6 +58,7 @@ class Options:
         random: random cells that are trained.
         trainings: of each cell.
         epochs: of each training.
+        learning_rate: the highest, which the few epochs ask to be above that of the recipe `egnas`.
         smoke: a few short searches and trainings, to see that everything works.
     """
 
@@ -72,10 +75,11 @@ class Options:
     batch: int = 128
     space: str = "egnas(cells=1)"
     strategy: str = "evolution"
-    molecule_steps: int = 50
+    molecule_steps: int = 100
     random: int = 5
-    trainings: int = 5
-    epochs: int = 50
+    trainings: int = 10
+    epochs: int = 40
+    learning_rate: float = 0.005
     smoke: bool = False
 
 
@@ -120,9 +124,9 @@ def main(options: Options) -> int:
         rows = molecule_rows(options)
         if isinstance(rows, int):
             return rows
-        lines = molecule_lines(rows)
-        (options.out / "molecules.md").write_text("\n".join(lines) + "\n")
-        molecule_figure(rows).savefig(options.out / "molecules.png", dpi=120)
+        lines, name = molecule_lines(rows), options.molecules.stem
+        (options.out / f"{name}.md").write_text("\n".join(lines) + "\n")
+        molecule_figure(rows).savefig(options.out / f"{name}.png", dpi=120)
         print("\n".join(lines))
     return 0
 
@@ -202,12 +206,12 @@ def molecule_rows(options: Options) -> list[dict[str, str]] | int:
         kept = ("edge_index", "edge_ptr")
         np.savez(bare, **{name: file[name] for name in file.files if not name.startswith("edge_") or name in kept})
     space = spaces.get(options.space)
-    path = options.out / "trainings.csv"
+    path = options.out / f"{options.molecules.stem}.csv"
     before = path.read_text() if path.exists() else ",".join(COLUMNS) + "\n"
     path.write_text(before[: before.rfind("\n") + 1])  # the last row may be cut short
     done = {(row["edges"], row["name"], int(row["seed"])) for row in rows_of(path)}
     for edges, file in ((WITH, options.molecules), (WITHOUT, bare)):
-        folder = options.runs / f"molecules-{edges}"
+        folder = options.runs / f"{options.molecules.stem}-{edges}"
         budget = ["--steps" if options.strategy == "nasi" else "--evaluations", f"{options.molecule_steps}"]
         if options.smoke:
             budget += ["--batch", "4", "--population", "2", "--contenders", "1"]
@@ -242,8 +246,9 @@ def trained(
     training: Any = data.load(str(file), fold=fold)
     test: Any = data.load(str(file), split="test", fold=fold)
     test = test.like(training)
-    recipe = dataclasses.replace(train.RECIPES["egnas"], epochs=options.epochs)
-    recipe = dataclasses.replace(recipe, batch=min(recipe.batch, len(training)))
+    recipe = train.RECIPES["egnas"]
+    settings = {"epochs": options.epochs, "learning_rate": options.learning_rate}
+    recipe = dataclasses.replace(recipe, **settings, batch=min(recipe.batch, len(training)))
     network = space.network(genotype, space.search_size, training.outputs)
     states: Any = None
     for latest in train.iterate(jax.random.key(seed)[None], network, recipe, training):
@@ -253,51 +258,67 @@ def trained(
 
 
 def molecule_lines(rows: list[dict[str, str]]) -> list[str]:
-    """Returns the lines of the table: the selected cell beside the random ones, and what the edges are worth."""
+    """Returns the lines of the table, and what the selected cell and the features of edges are worth.
+
+    Differences are taken within each seed, and so within a fold, between means over cells; intervals are Student's.
+    """
     found = merits(rows)
-    lines = ["| features of edges | cells | trainings | merit | selected minus random, p |", "| --- " * 5 + "|"]
+    lines = ["| features of edges | cells | trainings | merit | range of cells |", "| --- " * 5 + "|"]
     for edges in (WITH, WITHOUT):
-        chosen, others = (found[edges, which] for which in ("selected", "random"))
-        difference = f"{chosen.mean() - others.mean():+.3f}"
-        if len(chosen) > 1:
-            _, p = stats.ttest_ind(chosen, others, equal_var=False)
-            difference += f", {p:.2g}"
-        lines.append(f"| {edges} | selected | {len(chosen)} | {spread(chosen)} | {difference} |")
-        lines.append(f"| {edges} | random | {len(others)} | {spread(others)} | |")
-    pairs = [
-        (float(row["merit"]), float(other["merit"]))
-        for row in rows
-        for other in rows
-        if (row["edges"], other["edges"]) == (WITH, WITHOUT)
-        and row["name"].startswith("random")
-        and (row["name"], row["seed"]) == (other["name"], other["seed"])
-    ]
-    gains = np.array([a - b for a, b in pairs])
-    lines += ["", f"Features of edges are worth {spread(gains)} to {len(gains)} trainings of the same random cells."]
+        chosen, others = found[edges]["selected"], np.stack([v for k, v in found[edges].items() if k != "selected"])
+        means = others.mean(axis=1)
+        lines.append(f"| {edges} | selected | {chosen.size} | {spread(chosen)} | |")
+        lines.append(f"| {edges} | {len(others)} random | {others.size} | {spread(others)} | {extremes(means)} |")
+    lines += ["", "| difference | seeds | mean (95% interval) | cells that are worse |", "| --- " * 4 + "|"]
+    for edges in (WITH, WITHOUT):
+        chosen, others = found[edges]["selected"], np.stack([v for k, v in found[edges].items() if k != "selected"])
+        worse = f"{(others.mean(axis=1) < chosen.mean()).sum()} of {len(others)}"
+        lines.append(
+            f"| selected minus random, {edges} features | {interval(chosen - others.mean(axis=0))} | {worse} |"
+        )
+    gains = np.stack([found[WITH][name] - found[WITHOUT][name] for name in found[WITH] if name != "selected"])
+    better = f"{(gains.mean(axis=1) < 0).sum()} of {len(gains)}"
+    lines.append(f"| with minus without features, the random cells | {interval(gains.mean(axis=0))} | {better} |")
     return lines
 
 
-def merits(rows: list[dict[str, str]]) -> dict[tuple[str, str], np.ndarray]:
-    """Returns the merits of selected and of random cells, with and without features of edges."""
+def extremes(values: np.ndarray) -> str:
+    """Writes the smallest and the largest value."""
+    return f"{values.min():.3f} to {values.max():.3f}"
+
+
+def interval(values: np.ndarray) -> str:
+    """Writes how many values there are, their mean, and its interval."""
+    text = f"{len(values)} | {values.mean():+.3f}"
+    if len(values) < 2:
+        return text
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{text} ({values.mean() - half:+.3f} to {values.mean() + half:+.3f})"
+
+
+def merits(rows: list[dict[str, str]]) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the merits of every cell in the order of seeds, with and without features of edges."""
+    found: dict[str, dict[str, list[tuple[int, float]]]] = {WITH: {}, WITHOUT: {}}
+    for row in rows:
+        found[row["edges"]].setdefault(row["name"], []).append((int(row["seed"]), float(row["merit"])))
     return {
-        (edges, which): np.array([
-            float(row["merit"]) for row in rows if row["edges"] == edges and row["name"].startswith(which)
-        ])
-        for edges in (WITH, WITHOUT)
-        for which in ("selected", "random")
+        edges: {name: np.array([merit for _, merit in sorted(values)]) for name, values in cells.items()}
+        for edges, cells in found.items()
     }
 
 
 def molecule_figure(rows: list[dict[str, str]]) -> Figure:
-    """Draws the merit of every training."""
-    figure = Figure(figsize=(7, 2.4), layout="constrained")
+    """Draws the merit of every training, and its mean over the trainings of a cell."""
+    lines = [(edges, name, values) for edges, cells in merits(rows).items() for name, values in cells.items()]
+    figure = Figure(figsize=(7, 0.8 + 0.22 * len(lines)), layout="constrained")
     axes = figure.add_subplot()
-    for place, ((edges, which), values) in enumerate(merits(rows).items()):
-        colour = "tab:red" if which == "selected" else "tab:blue"
-        axes.scatter(values, np.full(len(values), place), s=16, alpha=0.5, color=colour, linewidths=0)
-        axes.scatter(values.mean(), place, marker="|", s=260, color=colour)
-        axes.annotate(f"{which}, {edges} features of edges", (0.01, place + 0.22), xycoords=("axes fraction", "data"))
-    axes.set(yticks=[], ylim=(-0.6, 3.7), xlabel="test accuracy, or minus the mean absolute error; lines are means")
+    for place, (_, name, values) in enumerate(lines):
+        colour = "tab:red" if name == "selected" else "tab:blue"
+        axes.scatter(values, np.full(len(values), place), s=16, alpha=0.4, color=colour, linewidths=0)
+        axes.scatter(values.mean(), place, marker="|", s=160, color=colour)
+    axes.set_yticks(range(len(lines)), [f"{name}, {edges} edges' features" for edges, name, _ in lines], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("test accuracy, or minus the mean absolute error; bars are means")
     return figure
 
 

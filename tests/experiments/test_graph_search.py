@@ -38,7 +38,7 @@ def test_smoke_and_continuation(tmp_path):
     folder = tmp_path / "experiments" / "results" / "graph_search"
     lines = (folder / "table.md").read_text().splitlines()
     assert len(lines) == 2 + 4 + 1
-    trainings = (folder / "trainings.csv").read_bytes()
+    trainings = (folder / "molecules.csv").read_bytes()
     rows = trainings.decode().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == ["with"] * 2 + ["without"] * 2
     for name in ("accuracy.png", "molecules.png"):
@@ -46,7 +46,7 @@ def test_smoke_and_continuation(tmp_path):
     run = tmp_path / "runs" / "graph_search" / "graph-random"
     assert json.loads((run / "config.json").read_text())
     before = (folder / "molecules.md").read_text()
-    (folder / "trainings.csv").write_bytes(trainings[:-9])
+    (folder / "molecules.csv").write_bytes(trainings[:-9])
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    assert (folder / "trainings.csv").read_bytes() == trainings
+    assert (folder / "molecules.csv").read_bytes() == trainings
     assert (folder / "molecules.md").read_text() == before
