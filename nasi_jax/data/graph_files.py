@@ -153,8 +153,11 @@ def _graphs(arrays: Mapping[str, np.ndarray], level: Level) -> list[Graph]:
 
 def _pointers(arrays: Mapping[str, np.ndarray], name: str, count: int) -> np.ndarray:
     found = np.asarray(arrays.get(name, ()))
-    if found.ndim != 1 or len(found) < 2 or found[0] != 0 or found[-1] != count or (np.diff(found) < 0).any():
+    if found.ndim != 1 or len(found) < 2:
         raise ValueError(f"{name}: expected rising places from 0 to {count}, got shape {found.shape}")
+    if found[0] != 0 or found[-1] != count or (np.diff(found) < 0).any():
+        few = np.array2string(found, threshold=6)
+        raise ValueError(f"{name}: expected rising places from 0 to {count}, got {few}")
     return found.astype(np.int64)
 
 
@@ -177,7 +180,7 @@ def _features(arrays: Mapping[str, np.ndarray], kind: str, dense: str, count: in
             raise ValueError(f"{kind}s: expected features of {count} {kind}s, got shape {np.shape(part)}")
     if not parts:
         return None
-    return np.concatenate([part.reshape(count, -1) for part in parts], axis=1)
+    return np.concatenate([part[:, None] if part.ndim == 1 else part for part in parts], axis=1)
 
 
 def _rows(arrays: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -154,7 +154,11 @@ def shapes(source: Source, size: int) -> Batch:
 
     Returns:
         A batch whose leaves are `jax.ShapeDtypeStruct`.
+
+    Raises:
+        ValueError: there are not as many examples.
     """
+    source.check_batch(size)
     return jax.eval_shape(lambda key: source.batch(key, size), jax.random.key(0))
 
 

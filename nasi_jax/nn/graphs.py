@@ -137,7 +137,7 @@ def _moments(x: jax.Array, there: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns mean and variance of each channel over what is there, in single precision at least."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     x, there = x.astype(wide), there.astype(wide)
-    count = jnp.sum(there)
+    count = jnp.maximum(jnp.sum(there), 1)  # graphs may have no edges
     mean = jnp.sum(x * there, axis=0) / count
     # the variance is the same for any centre, which needs no derivative then
     centre = jax.lax.stop_gradient(mean)
@@ -272,9 +272,15 @@ def _mean(values: jax.Array, there: jax.Array, graphs: int) -> jax.Array:
 
 
 def _max(values: jax.Array, there: jax.Array, graphs: int) -> jax.Array:
-    masked = jnp.where(there > 0, values, -jnp.inf).reshape(graphs, -1, values.shape[-1])
-    largest = jnp.max(masked, axis=1)
-    return jnp.where(jnp.isneginf(largest), 0.0, largest)
+    """Returns the largest value of each graph and channel, zeros where a graph has nothing.
+
+    The gradient goes to the place of the largest value. By default it goes to what equals that value, and is not a
+    number where a compiler that computes values twice rounds them differently, so that nothing does (JAX issue 13600).
+    """
+    values, there = (part.reshape(graphs, -1, part.shape[-1]) for part in (values, there > 0))
+    place = jnp.argmax(jnp.where(there, values, -jnp.inf), axis=1, keepdims=True)
+    chosen = jnp.arange(values.shape[1]).reshape(1, -1, 1) == place
+    return jnp.sum(jnp.where(chosen & there, values, 0), axis=1)
 
 
 def dropped(module: nn.Module, x: jax.Array, rate: float) -> jax.Array:

@@ -133,6 +133,7 @@ class Scorer:
         self._scores = {name: score(name) for name in names}
         if not names or len(set(names)) < len(names):
             raise ValueError(f"scores: expected at least one, and each once, got {tuple(names)}")
+        source.check_batch(config.batch)
         x, y = data.shapes(source, 2)
         floating = any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(x))
         own = any(jnp.issubdtype(leaf.dtype, jnp.floating) for _, leaf in data.example_arrays(x))
@@ -147,7 +148,6 @@ class Scorer:
                 raise ValueError(f"score: expected at most the batch of {config.batch} examples, got {name}")
         if per_device < 1:
             raise ValueError(f"per_device: expected a positive integer, got {per_device}")
-        source.check_batch(config.batch)
         size = space.Size() if config.size is None else config.size
         some = None if space.one_shot else space.at(0)
         capabilities = space.network(some, size, source.outputs).capabilities

@@ -139,6 +139,14 @@ def test_many_graphs_with_kinds_of_nodes_and_edges_and_a_fold(tmp_path):
     np.testing.assert_array_equal(first.edges[0], [[0, 1], [0, 1]])
 
 
+def test_graphs_of_a_file_may_all_be_without_edges(tmp_path):
+    none = {"edge_index": np.zeros((2, 0), int), "edge_label": np.zeros(0, int), "edge_ptr": np.zeros(3, int)}
+    found = data.from_graph_files(written(tmp_path / "none.npz", MANY | none), split="all")
+    assert len(found) == 2
+    assert not found.graphs.is_edge.any()
+    assert found.graphs.is_node.sum() == 5
+
+
 def test_nodes_of_many_graphs_are_those_of_one(tmp_path):
     arrays = {name: array for name, array in MANY.items() if name != "fold"} | {"y": np.array([0, 1, 0, 1, 1])}
     found = data.from_graph_files(written(tmp_path / "nodes.npz", arrays))
@@ -170,7 +178,8 @@ OVERLAP = np.array([True, True, False])
             {"fold": 7},
             r"fold: expected one of \[0, 1, 2\]",
         ),
-        ({"node_ptr": np.array([0, 2])}, {}, "node_ptr: expected rising places from 0 to 3"),
+        ({"node_ptr": np.array([0, 2])}, {}, r"node_ptr: expected rising places from 0 to 3, got \[0 2\]"),
+        ({"node_ptr": np.array([0])}, {}, r"node_ptr: expected rising places from 0 to 3, got shape \(1,\)"),
         ({"x": np.array([["a"] * 2] * 3)}, {}, "nodes: expected numbers"),
     ],
 )

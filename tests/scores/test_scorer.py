@@ -332,3 +332,9 @@ def test_a_score_of_blocks_needs_networks_that_show_them():
 def test_a_batch_of_one_is_refused():
     with pytest.raises(ValueError, match="batch: expected at least 2"):
         scores.ScoreConfig(batch=1)
+
+
+def test_a_batch_larger_than_the_data_is_refused_also_of_a_single_example():
+    single = data.from_arrays(np.zeros((1, 8, 8, 3), np.float32), np.zeros(1, int))
+    with pytest.raises(ValueError, match="batch: expected 1 to 1, the number of examples, got 4"):
+        scores.Scorer(SPACE, single, ["naswot"], CONFIG)

@@ -154,6 +154,20 @@ def places(source, ends):
     return np.array([there.index(edge) for edge in zip(*ends.tolist(), strict=True)])
 
 
+def test_graphs_without_edges_have_finite_outputs_and_gradients():
+    space = spaces.EGNAS(1, 1)
+    source = data.from_graphs([data.Graph(NODES, ENDS[:, :0])] * 2, np.arange(2), level="graph")
+    module, x = space.network(space.parse("V:2<0.max,2<1.mean;E:2<0.film,2<1.gru"), TINY, 2), source.prepare(source.x)
+
+    @jax.jit
+    def slopes(key):
+        params = module.init(key, x)
+        return jax.value_and_grad(lambda p: (module.apply(p, x) ** 2).sum())(params)
+
+    found = slopes(jax.random.key(0))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+
+
 def test_costs_are_sums_over_the_links(x64):
     from nasi_jax import scores
 
