@@ -190,7 +190,7 @@ def darts(options: Options, results: dict[str, Any]) -> None:
     """Ranks DARTS cells by GenNAS on its task for that space, beside the other scores."""
     assert options.darts is not None
     space = spaces.get("darts")
-    table = tabular.Table.read(options.darts, ["val_accuracy"]).merged(space)
+    table = tabular.Table.read(options.darts, ["val_accuracy"], space)
     texts = [*table.rows]
     random.Random(0).shuffle(texts)
     chosen = options.scores / "darts.txt"

@@ -122,7 +122,7 @@ def main(options: Options) -> None:
         source = SOURCES[name]
         space = spaces.get(source.space)
         path = options.transfer / source.file if source.file else options.nasbench201
-        table = tabular.Table.read(path, [*source.figures, *source.proxies]).merged(space)
+        table = tabular.Table.read(path, [*source.figures, *source.proxies], space)
         texts, values = scored(options, name, table)
         looked_up = table.lookup(texts, space)
         for proxy, label in source.proxies.items():

@@ -24,6 +24,8 @@ from nasi_jax.scores.catalogue import SCORES
 from nasi_jax.spaces.text import unknown
 
 _RESULT, _TABLE = "correlation.json", "correlation.md"
+_FEW = 10
+"""Fewer architectures have wide intervals, and the bootstrap does not show how wide."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +79,12 @@ class Correlate:
         names, rows, failed = _read(self.scores)
         texts = list(dict.fromkeys(text for text, _ in rows))
         space = spaces.get(self.space)
-        table = nasi_jax.tabular.Table.read(self.table, self.column)
-        table = table.merged(space) if self.repeated == "mean" else table
+        table = nasi_jax.tabular.Table.read(self.table, self.column, space if self.repeated == "mean" else None)
         texts = [text for text in texts if self._is_in(space, text)]
         asked = len(texts)
         texts = [text for text in texts if self.missing == "error" or table.row(space, text) is not None]
+        if not texts:
+            raise ValueError(f"table: expected some of the {asked} architectures, {str(self.table)!r} has none of them")
         truth = table.lookup(texts, space)
         seeds = sorted({seed for _, seed in rows})
         # the mean over seeds, not a number where a seed is missing or failed
@@ -105,6 +108,8 @@ class Correlate:
         dropped = asked - len(texts)
         if dropped:
             notes.append(f"{dropped} of {asked} architectures are not in the table, and were left out.")
+        if len(texts) < _FEW:
+            notes.append(f"{len(texts)} architectures are too few to tell scores apart.")
         notes.append("A score marked with - is said to be better where it is lower, and was negated.")
         notes.append("The best of 100 is in the unit of its column; all else does not depend on the unit.")
         # of names from files, which may be anybody's
@@ -172,7 +177,10 @@ def _read(paths: tuple[pathlib.Path, ...]) -> tuple[list[str], dict[tuple[str, i
         for number, row in nasi_jax.tabular.read_rows(path, "scores"):
             columns = list(row)
             if columns[:2] != ["genotype", "seed"] or columns[-1:] != ["reason"]:
-                raise ValueError(f"scores: expected a file of 'nasi score' at {str(path)!r}, got columns {columns}")
+                raise ValueError(
+                    f"scores: expected a file of 'nasi score' at {str(path)!r}, whose columns are genotype, seed, the "
+                    f"scores and reason, got columns {columns}"
+                )
             if names and names != columns[2:-1]:
                 raise ValueError(
                     f"scores: expected scores {names} as in {str(paths[0])!r}, {str(path)!r} has {columns}"

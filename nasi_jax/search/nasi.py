@@ -391,8 +391,10 @@ PRESETS = {
     "default": NASI(),
     "nasi-fix": _NASI_FIX,
     "nasi-ada": dataclasses.replace(_NASI_FIX, nu=500.0, adaptive="mean"),
+    "nasi-median": dataclasses.replace(_NASI_FIX, batch=32, mu=1.0, nu=0.0, adaptive="median"),
 }
-"""Named settings: the default, and the paper's NASI-FIX and NASI-ADA; `preset` fits them to a space."""
+"""Named settings: the default, the paper's NASI-FIX and NASI-ADA, which `preset` fits to a space, and its method with a
+constraint that fits itself to a space."""
 
 _PAPER: dict[str, dict[str, Any]] = {
     # how many cells it has in NAS-Bench-201 the paper does not say
@@ -414,7 +416,8 @@ def preset(name: str, space: SearchSpace) -> NASI:
         name: one of `PRESETS`.
         space: the search space. The paper's one-shot network has 8 cells in the DARTS space; how many it has in
             NAS-Bench-201 the paper does not say, and one a stage is taken. For NAS-Bench-1Shot1 it gives one epoch,
-            mu = 1 and an adaptive nu from 1000. In other spaces the network has the space's `search_size`.
+            mu = 1 and an adaptive nu from 1000. In other spaces, and for other presets, the network has the space's
+            `search_size`.
 
     Returns:
         The settings, with the size of the network.
@@ -424,7 +427,7 @@ def preset(name: str, space: SearchSpace) -> NASI:
     """
     if name not in PRESETS:
         raise ValueError(f"preset: expected one of {tuple(PRESETS)}, got {name!r}")
-    settings = {"size": space.search_size} | ({} if name == "default" else _PAPER.get(space.name, {}))
+    settings = {"size": space.search_size} | (_PAPER.get(space.name, {}) if name in ("nasi-fix", "nasi-ada") else {})
     return dataclasses.replace(PRESETS[name], **settings)
 
 

@@ -37,28 +37,33 @@ class Table:
     columns: dict[str, np.ndarray]
 
     @classmethod
-    def read(cls, path: str | pathlib.Path, columns: Sequence[str]) -> Table:
+    def read(cls, path: str | pathlib.Path, columns: Sequence[str], merged: SearchSpace | None = None) -> Table:
         """Reads a CSV file with a column `arch` and columns of numbers; see `read_rows`.
 
         Args:
             path: the file.
             columns: the columns wanted, in whatever units they have. Decimal commas are read, and an empty cell is NaN.
+            merged: reads notations and says which of them are one architecture, see `SearchSpace.listed`. Every
+                architecture of this space is then there once, with the means of its finite figures, and rows that are
+                none of its architectures are left out.
 
         Returns:
-            The table.
+            The table, by the texts of the file, or by those of `SearchSpace.listed` where it is merged.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is not such a table, a column is missing, an architecture is there twice, or a cell is
-                not a number.
+            ValueError: the file is not such a table, a column is missing, a cell is not a number, or an architecture is
+                there twice and the table is not merged.
         """
-        lines = read_rows(path, "table", ["arch", *columns])
-        rows: dict[str, int] = {}
+        places: dict[str, list[int]] = {}
         values: dict[str, list[float]] = {name: [] for name in columns}
-        for number, row in lines:
-            if row["arch"] in rows:
-                raise ValueError(f"table: line {number} of {str(path)!r} repeats the architecture {row['arch']!r}")
-            rows[row["arch"]] = len(rows)
+        for place, (number, row) in enumerate(read_rows(path, "table", ["arch", *columns])):
+            text = row["arch"]
+            if merged is None and text in places:
+                raise ValueError(f"table: line {number} of {str(path)!r} repeats the architecture {text!r}")
+            with contextlib.suppress(ValueError):
+                text = text if merged is None else merged.listed(merged.parse(text))
+                places.setdefault(text, []).append(place)
             for name in columns:
                 try:
                     values[name].append(_number(row[name]))
@@ -66,7 +71,9 @@ class Table:
                     raise ValueError(
                         f"table: line {number} of {str(path)!r}: expected a number in {name!r}, got {row[name]!r}"
                     ) from None
-        return cls(rows, {name: np.array(column) for name, column in values.items()})
+        read = {name: np.array(column) for name, column in values.items()}
+        means = {name: np.array([_mean(column[group]) for group in places.values()]) for name, column in read.items()}
+        return cls({text: row for row, text in enumerate(places)}, means)
 
     def row(self, space: SearchSpace, text: str) -> int | None:
         """Returns the row of an architecture, whatever notation the table is in; None where it has none.
@@ -101,24 +108,6 @@ class Table:
             if rows.setdefault(written, row) != row:
                 raise ValueError(f"table: expected every architecture once, {text!r} is {written!r} again")
         return rows
-
-    def merged(self, space: SearchSpace) -> Table:
-        """Returns the table with every architecture of a space once, with the means of its finite figures.
-
-        Args:
-            space: reads notations and says which of them are one architecture, see `SearchSpace.listed`. Rows that are
-                none of its architectures are left out.
-
-        Returns:
-            The table, by the texts of `SearchSpace.listed`.
-        """
-        groups: dict[str, list[int]] = {}
-        for text, row in self.rows.items():
-            with contextlib.suppress(ValueError):
-                groups.setdefault(space.listed(space.parse(text)), []).append(row)
-        members = list(groups.values())
-        means = {name: np.array([_mean(column[group]) for group in members]) for name, column in self.columns.items()}
-        return Table({text: i for i, text in enumerate(groups)}, means)
 
     def lookup(self, architectures: Sequence[str], space: SearchSpace | None = None) -> dict[str, np.ndarray]:
         """Returns every column's values for some architectures.

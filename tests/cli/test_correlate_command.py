@@ -218,3 +218,25 @@ def test_architectures_in_several_rows_of_the_table(files, tmp_path, capsys):
     found = json.loads((tmp_path / "c" / "correlation.json").read_text())["scores"]["snip"]["accuracy"]
     assert found["statistics"]["spearman"]["value"] == pytest.approx(scipy.stats.spearmanr(mean, truth)[0])
     assert found["count"] == len(cells)
+
+
+def test_one_text_in_several_rows_of_the_table(files, tmp_path, capsys):
+    cells, truth, mean = files
+    with (tmp_path / "table.csv").open("a") as file:
+        file.write("\n".join(f"{cell},{value + 1},0" for cell, value in zip(cells, truth, strict=True)))
+    assert run("--out", "c") == 2
+    assert "repeats the architecture" in capsys.readouterr().err
+    assert run("--out", "c", "--repeated", "mean") == 0
+    found = json.loads((tmp_path / "c" / "correlation.json").read_text())["scores"]["snip"]["accuracy"]
+    assert found["statistics"]["spearman"]["value"] == pytest.approx(scipy.stats.spearmanr(mean, truth)[0])
+
+
+def test_a_table_of_other_architectures_and_one_of_a_few(files, tmp_path, capsys):
+    cells, truth, _ = files
+    (tmp_path / "table.csv").write_text("arch,accuracy,other\n64-41414-3_33_333,1,2\n")
+    assert run("--out", "c", "--missing", "drop") == 2
+    assert f"expected some of the {len(cells)} architectures" in capsys.readouterr().err
+    rows = [f"{cell},{value},0" for cell, value in zip(cells[:8], truth, strict=False)]
+    (tmp_path / "table.csv").write_text("\n".join(["arch,accuracy,other", *rows]))
+    assert run("--out", "c", "--missing", "drop") == 0
+    assert "8 architectures are too few to tell scores apart." in capsys.readouterr().out

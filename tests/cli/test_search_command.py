@@ -265,6 +265,8 @@ def test_presets_are_the_papers_and_can_be_overridden():
     assert (fixed.mu, fixed.nu, fixed.adaptive, fixed.estimator, fixed.rounds) == (2.0, 100.0, "no", "soft", 1)
     adaptive = cli.parse(["search", "--preset=nasi-ada", "--steps", "7"]).method.strategy
     assert (adaptive.nu, adaptive.adaptive, adaptive.steps) == (500.0, "mean", 7)
+    median = cli.parse(["search", "--preset=nasi-median"]).method.strategy
+    assert (median.mu, median.nu, median.adaptive, median.rounds, median.size.cells) == (1.0, 0.0, "median", 1, 5)
     assert cli.parse(["search"]).method.strategy == search.preset("default", spaces.get("nasbench201"))
 
 
