@@ -6,8 +6,11 @@ Reads token ids of a running text from an .npz file with `tokens`, keeps its mos
 size by both estimates of a block: the NTK score at initialisation, and the distillation loss against a teacher that is
 trained first. From each search the best network below the size of each of four networks made by hand is taken, and
 random networks of that size are drawn. All of them are trained on masked words from the start, with several seeds, and
-compared by their loss on sequences that none of them has seen. How the estimates rank the same drawn blocks is measured
-too. Writes results.json, a table and a figure into experiments/results/nasbert_search; expected: experiments/README.md.
+compared by their loss on sequences that none of them has seen. How the NTK score and the number of parameters rank
+blocks beside the distillation loss is measured on drawn candidates.
+
+Writes results.json, two tables and a figure into experiments/results/nasbert_search; expected: experiments/README.md. A
+run that was interrupted goes on behind the last network that is in results.json.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import dataclasses
 import json
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -26,12 +30,15 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from nasi_jax import data, scores, search, spaces, train
+from nasi_jax.runs.files import write_atomic
 from nasi_jax.scores import Limits
 
 SPACE = spaces.NASBERT()
-HAND_MADE = ("256:M,F,M,F,M,F", "384:M,F,M,F", "512:M,F,M,F", "512:M,F,M,F,M,F")
+HAND_MADE = ("256:M,F", "384:M,F", "512:M,F", "512:M,F,M,F")
 """In each of the four blocks."""
 TEACHER = "|".join(["512:M,F"] * 4)
+BY_HAND, RANDOM = "made by hand", "random"
+NTK, DISTILLATION = "NTK at initialisation", "distillation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +55,12 @@ class Options:
         words: words that are kept, the most frequent ones.
         teacher_steps: steps of the teacher.
         round_steps: steps of the shared weights of a block in each round.
-        pool: candidates of each of ten bins that a search begins with.
-        drawn: blocks that both estimates rank.
-        steps: steps of each training.
+        pool: candidates of each of twenty bins that a search begins with.
+        judged: networks of the best sums below a size that distillation judges as a whole.
+        drawn: blocks that both estimates rank, for each seed.
+        ranking_steps: steps of the shared weights of a block before that.
+        epochs: passes of each training.
+        learning_rate: highest rate of each training.
         batch: sequences in a batch.
         smoke: run everything in about a minute, with numbers that mean nothing.
     """
@@ -58,17 +68,24 @@ class Options:
     text: pathlib.Path
     out: pathlib.Path = pathlib.Path("experiments/results/nasbert_search")
     seeds: int = 3
-    width: int = 64
+    width: int = 32
     embedding: int = 32
-    length: int = 32
-    words: int = 2000
+    length: int = 16
+    words: int = 200
     teacher_steps: int = 2000
     round_steps: int = 200
-    pool: int = 8
-    drawn: int = 60
-    steps: int = 1000
-    batch: int = 32
+    pool: int = 16
+    judged: int = 50
+    drawn: int = 100
+    ranking_steps: int = 600
+    epochs: int = 1
+    learning_rate: float = 2e-3
+    batch: int = 8
     smoke: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what decides the results, as JSON values."""
+        return {name: value for name, value in vars(self).items() if name not in ("text", "out")}
 
 
 def main(options: Options) -> None:
@@ -76,39 +93,74 @@ def main(options: Options) -> None:
     if options.smoke:
         options = dataclasses.replace(
             options, seeds=1, width=16, embedding=4, length=8, words=50, teacher_steps=4, round_steps=4, pool=2,
-            drawn=6, steps=3, batch=4,
+            judged=2, drawn=10, ranking_steps=4, epochs=1, batch=4,
         )  # fmt: skip
     training, test = read(options)
-    size = SPACE.Size(options.width, options.embedding, options.length)
+    recipe = dataclasses.replace(
+        train.RECIPES["masked-words"], epochs=options.epochs, warmup=0.1, learning_rate=options.learning_rate,
+        batch=options.batch, dropout=0.0, initialisation="he", width=options.width, embedding=options.embedding,
+    )  # fmt: skip
+    size = train.size(SPACE, recipe)
     costs = scores.block_costs(SPACE, size, training.outputs, data.shapes(training, 2).x)
-    by_hand = [SPACE.parse("|".join([block] * 4)) for block in HAND_MADE]
     counter = scores.Counter(SPACE, data.shapes(training, 2).x, size, training.outputs)
-    limits = [counter(genotype)["params"] for genotype in by_hand]
+    by_hand = ["|".join([block] * 4) for block in HAND_MADE]
+    limits = [counter(SPACE.parse(text))["params"] for text in by_hand]
 
-    networks: dict[str, list[list[Any]]] = {"made by hand": [[genotype] * options.seeds for genotype in by_hand]}
-    ranks, searches = {}, {}
-    for name, estimate in estimates(options, size, training).items():
-        start = time.monotonic()
-        found, ranks[name] = searched(options, costs, estimate, limits)
-        networks[f"blockwise, {name}"] = [[genotype] * options.seeds for genotype in found]
-        searches[name] = {"seconds": time.monotonic() - start, "genotypes": [SPACE.format(g) for g in found]}
-    networks["random"] = [[random(costs, limit, seed) for seed in range(options.seeds)] for limit in limits]
+    record = stored(options)
+    found = record["searches"]
+    missing = [name for name in (NTK, DISTILLATION) if name not in found]
+    if missing or len(record["correlations"]) < options.seeds:
+        teacher = taught(options, size, training)
+        for name in missing:
+            start = time.monotonic()
+            networks = searched(options, costs, estimate(name, options, size, training, teacher), limits)
+            found[name] = {"seconds": round(time.monotonic() - start), "genotypes": networks}
+            save(options, record)
+        for seed in range(len(record["correlations"]), options.seeds):
+            record["correlations"].append(ranked(options, size, training, teacher, costs, seed))
+            save(options, record)
+    networks = {BY_HAND: [[text] * options.seeds for text in by_hand]}
+    for name in (NTK, DISTILLATION):
+        networks[f"block-wise, {name}"] = [[text] * options.seeds for text in found[name]["genotypes"]]
+    networks[RANDOM] = [[random(costs, limit, seed) for seed in range(options.seeds)] for limit in limits]
 
-    rows = []
-    for name, of_sizes in networks.items():
-        for limit, genotypes in zip(limits, of_sizes, strict=True):
-            for seed, genotype in enumerate(genotypes):
-                row = {"network": name, "limit": limit, "seed": seed, "genotype": SPACE.format(genotype)}
-                row |= {"params": counter(genotype)["params"]}
-                row["loss"] = trained(options, size, genotype, training, test, seed)
-                rows.append(row)
-                print(row, flush=True)
-    blocks = correlations(ranks)
-    write(options, limits, rows, {"searches": searches, "correlations": blocks})
+    done = {(row["network"], row["limit"], row["seed"]) for row in record["rows"]}
+    for place, limit in enumerate(limits):
+        for name, of_sizes in networks.items():
+            texts = of_sizes[place]
+            for text in dict.fromkeys(texts):
+                seeds = [i for i, own in enumerate(texts) if own == text and (name, limit, i) not in done]
+                if not seeds:
+                    continue
+                params = counter(SPACE.parse(text))["params"]
+                for seed, loss in zip(seeds, trained(recipe, text, training, test, seeds), strict=True):
+                    row = {"network": name, "limit": limit, "seed": seed, "genotype": text, "params": params}
+                    record["rows"].append(row | {"loss": loss})
+                    print(record["rows"][-1], flush=True)
+                save(options, record)
+    write(options, limits, list(networks), record)
+
+
+def stored(options: Options) -> dict[str, Any]:
+    """Returns what results.json has, or that there is nothing yet."""
+    path = options.out / "results.json"
+    options.out.mkdir(parents=True, exist_ok=True)
+    settings = options.settings()
+    if not path.exists():
+        return {"settings": settings, "searches": {}, "correlations": [], "rows": []}
+    record = json.loads(path.read_text())
+    if record["settings"] != settings:
+        raise ValueError(f"out: expected results of {settings} in {str(path)!r}, got those of {record['settings']}")
+    return record
+
+
+def save(options: Options, record: dict[str, Any]) -> None:
+    """Writes results.json."""
+    write_atomic(options.out / "results.json", json.dumps(record, indent=1) + "\n")
 
 
 def read(options: Options) -> tuple[data.TokenData, data.TokenData]:
-    """Returns training and held-out sequences, the last tenth, whose words are masked out."""
+    """Returns training and held-out sequences, the last fifth, whose words are masked out."""
     with np.load(options.text) as file:
         tokens = file["tokens"].astype(int)
     known, counts = np.unique(tokens[tokens > data.Vocabulary().mask], return_counts=True)
@@ -120,32 +172,35 @@ def read(options: Options) -> tuple[data.TokenData, data.TokenData]:
     # what stands for rare words is never to be guessed
     rows = rows[(rows != vocabulary.unknown).mean(axis=1) > 0.5]
     whole = data.from_tokens(rows, labels="masked", vocabulary=vocabulary)
-    first = np.arange(len(whole) - len(whole) // 10)
+    first = np.arange(len(whole) - len(whole) // 5)
     return whole.part(first), whole.part(np.arange(len(first), len(whole)))
 
 
-def estimates(options: Options, size: Any, training: data.TokenData) -> dict[str, search.BlockEstimate]:
-    """Returns the estimates of a block by name; trains the teacher."""
+def taught(options: Options, size: Any, training: data.TokenData) -> scores.Teacher:
+    """Trains the teacher."""
     genotype = SPACE.parse(TEACHER)
     params, loss = train.train_teacher(
         jax.random.key(0), SPACE, genotype, size, training, options.teacher_steps, options.batch
     )
     print(f"loss of the teacher {loss:.3f}", flush=True)
-    noise = data.RandomTokens(options.length, training.vocabulary.size)
-    return {
-        "NTK at initialisation": scores.BlockNTK(SPACE, size, noise, batch=options.batch),
-        "distillation": train.Distillation(
-            SPACE, size, training, train.as_teacher(SPACE, genotype, size, params), steps=options.round_steps,
-            batch=options.batch,
-        ),
-    }  # fmt: skip
+    return train.as_teacher(SPACE, genotype, size, params)
+
+
+def estimate(
+    name: str, options: Options, size: Any, training: data.TokenData, teacher: scores.Teacher, seed: int = 0
+) -> search.BlockEstimate:
+    """Returns an estimate of a block by its name."""
+    if name == NTK:
+        noise = data.RandomTokens(options.length, training.vocabulary.size)
+        return scores.BlockNTK(SPACE, size, noise, batch=options.batch, seed=seed)
+    return train.Distillation(SPACE, size, training, teacher, steps=options.round_steps, batch=options.batch, seed=seed)
 
 
 def searched(
-    options: Options, costs: scores.BlockCosts, estimate: search.BlockEstimate, limits: list[float]
-) -> tuple[list[Any], np.ndarray]:
-    """Returns the best network below each limit, and the values of drawn blocks, (blocks, drawn)."""
-    strategy = search.Blockwise(pool=options.pool, kept=max(1, options.pool // 4), warmup=1)
+    options: Options, costs: scores.BlockCosts, estimate: search.BlockEstimate, limits: Sequence[float]
+) -> list[str]:
+    """Returns the best network below each limit, of those that distillation judges as a whole."""
+    strategy = search.Blockwise(bins=20, pool=options.pool, kept=max(1, options.pool // 8), warmup=1)
     binned = strategy.binned({"params": costs.candidates["params"]})
     state = strategy.init(0, SPACE.blocks, binned, estimate)
     for latest, info in strategy.run(0, binned, estimate, state):
@@ -154,72 +209,94 @@ def searched(
     chain, left = search.table(state, costs.ports, costs.candidates, costs.joints)
     found = []
     for limit in limits:
-        places = chain.best(Limits(max_params=limit))[0].places
-        found.append(SPACE.joined([int(numbers[place]) for numbers, place in zip(left, places, strict=True)]))
-    drawn = np.random.default_rng(0).integers(0, len(costs.ports), options.drawn)
-    return found, np.stack([estimate.values(state.estimate, block, drawn) for block in range(SPACE.blocks)])
+        best = chain.best(Limits(max_params=limit), options.judged)
+        numbers = [[own[place] for own, place in zip(left, one.places, strict=True)] for one in best]
+        first = 0
+        if isinstance(estimate, train.Distillation):
+            first = int(np.argmax(estimate.whole(state.estimate, np.array(numbers))))
+        found.append(SPACE.format(SPACE.joined(numbers[first])))
+    return found
 
 
-def random(costs: scores.BlockCosts, limit: float, seed: int) -> Any:
+def ranked(
+    options: Options, size: Any, training: data.TokenData, teacher: scores.Teacher, costs: scores.BlockCosts, seed: int
+) -> list[dict[str, float]]:
+    """Ranks drawn candidates of each block, by shared weights that are trained on others, drawn as uniformly.
+
+    Returns:
+        For each block Spearman's correlations with minus the distillation loss, of the NTK score and of the number of
+        parameters; and their means over the widths.
+    """
+    ntk, losses = (estimate(name, options, size, training, teacher, seed) for name in (NTK, DISTILLATION))
+    generator, state, rows = np.random.default_rng(seed), losses.init(seed), []
+    for block in range(SPACE.blocks):
+        state, _ = losses.train(state, block, generator.integers(0, len(costs.ports), options.ranking_steps))
+        drawn = generator.choice(len(costs.ports), options.drawn, replace=False)
+        truth, ports = losses.values(state, block, drawn), costs.ports[drawn]
+        row: dict[str, float] = {}
+        for name, values in {"NTK": ntk.values((), block, drawn), "params": costs.candidates["params"][drawn]}.items():
+            row[name] = correlation(values, truth)
+            own = [correlation(values[ports == port], truth[ports == port]) for port in np.unique(ports)]
+            row[f"{name} of one width"] = float(np.nanmean(own))
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+def correlation(values: np.ndarray, truth: np.ndarray) -> float:
+    """Returns Spearman's correlation; NaN of fewer than three candidates."""
+    found: Any = spearmanr(values, truth) if len(values) > 2 else None
+    return float("nan") if found is None else float(found.statistic)
+
+
+def random(costs: scores.BlockCosts, limit: float, seed: int) -> str:
     """Draws networks until one has between 90 and 100 % of the parameters of a limit, after many at least 50 %."""
     generator = np.random.default_rng([seed, int(limit)])
     for attempt in range(100_000):
         numbers = generator.integers(0, len(costs.ports), SPACE.blocks).tolist()
         if (0.9 if attempt < 50_000 else 0.5) * limit <= costs.of(numbers)["params"] <= limit:
-            return SPACE.joined(numbers)
+            return SPACE.format(SPACE.joined(numbers))
     raise ValueError(f"limit: expected one that random networks meet, got {limit}")
 
 
 def trained(
-    options: Options, size: Any, genotype: Any, training: data.TokenData, test: data.TokenData, seed: int
-) -> float:
-    """Returns the loss of masked words on held-out sequences after a training from the start."""
-    params, _ = train.train_teacher(jax.random.key(seed), SPACE, genotype, size, training, options.steps, options.batch)
-    network = SPACE.network(genotype, size, test.outputs)
-
-    @jax.jit
-    def evaluate(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        outputs: Any = network.apply({"params": params}, test.prepare(x))
-        return jnp.sum(test.loss(outputs, y))
-
-    parts = [(x, y) for x, y in test.batches(options.batch) if len(x) == options.batch]
-    return float(sum(evaluate(params, x, y) for x, y in parts)) / (options.batch * len(parts))
+    recipe: train.Recipe, text: str, training: data.TokenData, test: data.TokenData, seeds: Sequence[int]
+) -> list[float]:
+    """Trains a network from several seeds, by one program; returns the losses on held-out sequences."""
+    network = train.network(SPACE, SPACE.parse(text), recipe, training.outputs)
+    keys, states = jnp.stack([jax.random.key(seed) for seed in seeds]), None
+    for latest in train.iterate(keys, network, recipe, training):
+        states = latest
+    own = [jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(len(seeds))]
+    losses = [train.evaluate(network, state, test).loss for state in own]
+    jax.clear_caches()  # the programs of this network, some hundred megabytes, do not come again
+    return losses
 
 
-def correlations(ranks: dict[str, np.ndarray]) -> list[float]:
-    """Returns Spearman's correlation of both estimates over the drawn blocks, for each block."""
-    first, second = ranks.values()
-    of_blocks: list[Any] = [spearmanr(a, b) for a, b in zip(first, second, strict=True)]
-    return [float(found.statistic) for found in of_blocks]
-
-
-def write(options: Options, limits: list[float], rows: list[dict[str, Any]], more: dict[str, Any]) -> None:
-    """Writes all rows, the table and the figure."""
-    names = list(dict.fromkeys(row["network"] for row in rows))
+def write(options: Options, limits: Sequence[float], names: Sequence[str], record: dict[str, Any]) -> None:
+    """Writes the tables and the figure."""
     head = " | ".join(f"up to {limit / 1e3:.0f}k" for limit in limits)
     lines = [f"| held-out loss of masked words | {head} |", "| --- " * (len(limits) + 1) + "|"]
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for name in names:
-        of_sizes = [[row for row in rows if row["network"] == name and row["limit"] == limit] for limit in limits]
+        of_sizes = [[row for row in record["rows"] if (row["network"], row["limit"]) == (name, x)] for x in limits]
         losses = [np.array([row["loss"] for row in found]) for found in of_sizes]
         cells = [f"{x.mean():.3f} ± {x.std(ddof=1) if len(x) > 1 else 0:.3f}" for x in losses]
         lines.append(f"| {name} | {' | '.join(cells)} |")
         means = [np.mean([row["params"] for row in found]) for found in of_sizes]
         axes.errorbar(means, [x.mean() for x in losses], [x.std() for x in losses], marker="o", capsize=3, label=name)
-    shown = ", ".join(f"{value:.2f}" for value in more["correlations"])
-    lines += ["", f"Spearman of both estimates over {options.drawn} drawn candidates of each block: {shown}."]
     axes.set(xscale="log", xlabel="parameters", ylabel="held-out loss of masked words")
     axes.legend()
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "table.md").write_text("\n".join(lines) + "\n")
     figure.savefig(options.out / "losses.png", dpi=120)
-    settings = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in vars(options).items()}
-    settings.pop("text")
-    settings.pop("out")
-    record = {"settings": settings, "rows": rows} | more
-    (options.out / "results.json").write_text(json.dumps(record, indent=1) + "\n")
-    print("\n".join(lines))
+    write_atomic(options.out / "table.md", "\n".join(lines) + "\n")
+    columns = list(record["correlations"][0][0])
+    blocks = [f"| block | {' | '.join(columns)} |", "| --- " * (len(columns) + 1) + "|"]
+    for block in range(SPACE.blocks):
+        values = [[of_seed[block][column] for of_seed in record["correlations"]] for column in columns]
+        blocks.append(f"| {block + 1} | {' | '.join(', '.join(f'{x:.2f}' for x in own) for own in values)} |")
+    write_atomic(options.out / "blocks.md", "\n".join(blocks) + "\n")
+    print("\n".join([*lines, "", *blocks]))
 
 
 if __name__ == "__main__":

@@ -58,13 +58,12 @@ class BlockNTK:
         """
         keys = jax.random.split(jax.random.key(seed), 4)
         teacher = untrained(space, size, keys[0]) if teacher is None else teacher
-        self._space, self._size = space, size
+        self._space = space
         self._states = block_states(space, source, teacher, keys[1][None], batch)
         self._probe = keys[2]
-        self._params = [
-            MappedBlock(space, size, port, self._states.width).init(key)
-            for port, key in enumerate(jax.random.split(keys[3], len(space.widths)))
-        ]
+        self._blocks = [MappedBlock(space, size, port, self._states.width) for port in range(len(space.widths))]
+        widths = zip(self._blocks, jax.random.split(keys[3], len(space.widths)), strict=True)
+        self._params = [block.init(key) for block, key in widths]
 
     def init(self, seed: int) -> Any:
         """Returns nothing: nothing is trained."""
@@ -79,24 +78,25 @@ class BlockNTK:
         ports, operations = self._space.candidates
         before, _, mask = self._states.batch(0, block)
         found = [
-            self._value(int(ports[i]), self._params[ports[i]], before, mask, operations[i], self._probe)
+            _value(self._blocks[ports[i]], self._params[ports[i]], before, mask, operations[i], self._probe)
             for i in candidates
         ]
         return np.asarray(jax.device_get(found), float)
 
-    @functools.partial(jax.jit, static_argnums=(0, 1))
-    def _value(
-        self, port: int, params: Any, states: jax.Array, mask: jax.Array, operations: jax.Array, key: jax.Array
-    ) -> jax.Array:
-        block = MappedBlock(self._space, self._size, port, self._states.width)
 
-        def outputs(shared: Any) -> jax.Array:
-            return block.inner(params | {"shared": shared}, states, mask, operations)
+@functools.partial(jax.jit, static_argnums=0)
+def _value(
+    block: MappedBlock, params: Any, states: jax.Array, mask: jax.Array, operations: jax.Array, key: jax.Array
+) -> jax.Array:
+    def outputs(shared: Any) -> jax.Array:
+        return block.inner(params | {"shared": shared}, states, mask, operations)
 
-        found, pullback = jax.vjp(outputs, params["shared"])
-        there = mask[..., None].astype(found.dtype)
-        traces = []
-        for probe in jax.random.split(key, _PROBES):
-            (gradient,) = pullback(jax.random.rademacher(probe, found.shape, found.dtype) * there)
-            traces.append(squared_norm(gradient))
-        return jnp.log(sum(traces[1:], traces[0]) / (_PROBES * jnp.sum(mask)))
+    found, pullback = jax.vjp(outputs, params["shared"])
+    there = mask[..., None].astype(found.dtype)
+
+    def trace(probe: jax.Array) -> jax.Array:
+        return squared_norm(pullback(jax.random.rademacher(probe, found.shape, found.dtype) * there)[0])
+
+    # a loop, so that what a probe is pulled back by is compiled once
+    traces = jax.lax.map(trace, jax.random.split(key, _PROBES))
+    return jnp.log(jnp.mean(traces) / jnp.sum(mask))

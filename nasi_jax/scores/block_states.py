@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -96,10 +97,14 @@ def untrained(space: BlockSpace, size: Any, key: jax.Array) -> Teacher:
         piece = space.joint_piece(size, 1, None, port, x)
         assert piece is not None
         stem, block = piece[0], space.block(size, port)
-        found = [stem.init_with_output(keys[0], x)[0][0]]
-        for key in keys[1:]:
-            found.append(block(block.init(key), found[-1], x.mask, jnp.asarray(operations[space.reference])))
-        return found
+        first = stem.init_with_output(keys[0], x)[0][0]
+
+        def through(states: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            states = block(block.init(key), states, x.mask, jnp.asarray(operations[space.reference]))
+            return states, states
+
+        # a scan, so that one block is compiled and not all of them
+        return [first, *jax.lax.scan(through, first, keys[1:])[1]]
 
     return teacher
 
@@ -120,6 +125,7 @@ class MappedBlock:
     port: int
     outside: int
 
+    @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Draws the weights: ``"shared"`` of the block, and of the maps ``"before"`` and ``"after"``."""
         shared_key, *map_keys = jax.random.split(key, 3)

@@ -93,7 +93,7 @@ def steps_per_epoch(recipe: Recipe, images: Examples) -> int:
 
 def schedule(recipe: Recipe, steps: int) -> optax.Schedule:
     """Returns the learning rate over the steps, for epochs of `steps` steps."""
-    rate, warmup = recipe.learning_rate, recipe.warmup * steps
+    rate, warmup = recipe.learning_rate, round(recipe.warmup * steps)
     if recipe.decay:
         falling = optax.exponential_decay(rate, steps, recipe.decay, staircase=True)
         return (

@@ -17,7 +17,7 @@ class Recipe:
         epochs: passes over the training images. The last images of a pass, fewer than a batch, are left out.
         batch: images in a step.
         learning_rate: highest rate.
-        warmup: epochs in which the rate rises to it from zero.
+        warmup: epochs, or a part of one, in which the rate rises to it from zero.
         decay: factor of the rate from each epoch to the next, 1 leaving it as it is; 0 is half a cosine over the steps,
             down to zero.
         optimizer: "sgd", or "adam" without momentum and Nesterov's.
@@ -44,6 +44,8 @@ class Recipe:
         cells: size in cells, as the space counts them.
         stem: what comes before the cells, in spaces that know several; "imagenet" is for large images.
         hidden: channels of a network of NAS-Bench-Graph, or of a wide one of NAS-Bench-BERT.
+        width: channels of the widest blocks of NAS-BERT.
+        embedding: channels of a token's embedding; 0 leaves them as the space has them.
         pre: whether it has a layer before its nodes.
         post: whether it has one after them.
         image_size: height and width that images are brought to; 0 leaves them as they are.
@@ -55,7 +57,7 @@ class Recipe:
     epochs: int
     batch: int
     learning_rate: float
-    warmup: int = 0
+    warmup: float = 0
     decay: float = 0.0
     optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.9
@@ -78,18 +80,29 @@ class Recipe:
     cells: int = 5
     stem: Literal["cifar", "imagenet"] = "cifar"
     hidden: int = 256
+    width: int = 512
+    embedding: int = 0
     pre: bool = False
     post: bool = True
     image_size: int = 0
 
     def __post_init__(self) -> None:
         """Checks every setting."""
-        for name in ("epochs", "batch", "channels", "cells", "hidden"):
+        for name in ("epochs", "batch", "channels", "cells", "hidden", "width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {getattr(self, name)!r}")
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate!r}")
-        for name in ("warmup", "weight_decay", "gradient_clip", "crop", "cutout", "auxiliary", "image_size"):
+        for name in (
+            "warmup",
+            "weight_decay",
+            "gradient_clip",
+            "crop",
+            "cutout",
+            "auxiliary",
+            "embedding",
+            "image_size",
+        ):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)!r}")
         if not 0 <= self.decay <= 1:
@@ -264,8 +277,9 @@ def size(space: SearchSpace, recipe: Recipe) -> Any:
     """
     if recipe.stem != "cifar" and "stem" not in _names(space):
         raise ValueError(f"stem: expected 'cifar', networks of {space.name} have no other, got {recipe.stem!r}")
-    known = {"channels", "cells", "stem", "hidden", "pre", "post"} & _names(space)
-    return space.Size(**{name: getattr(recipe, name) for name in known})
+    known = {"channels", "cells", "stem", "hidden", "width", "embedding", "pre", "post"} & _names(space)
+    left_out = set() if recipe.embedding else {"embedding"}
+    return space.Size(**{name: getattr(recipe, name) for name in known - left_out})
 
 
 def _names(space: SearchSpace) -> set[str]:
