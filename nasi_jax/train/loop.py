@@ -171,7 +171,8 @@ def pretrained(states: TrainState, params: Any) -> TrainState:
         if found is None or found.shape[1:] != leaf.shape[1:]:
             return leaf
         taken.append(path)
-        return jnp.broadcast_to(jnp.asarray(found, leaf.dtype), leaf.shape)
+        # by way of the host: arrays that are bound to a device are another program, of the first step alone
+        return jnp.broadcast_to(jnp.asarray(np.asarray(found), leaf.dtype), leaf.shape)
 
     changed = jax.tree_util.tree_map_with_path(chosen, states.params)
     if not taken:

@@ -30,6 +30,8 @@ def test_rates_fall_as_published():
     np.testing.assert_allclose([stairs(n) for n in (0, 9, 10, 25)], [0.1, 0.1, 0.097, 0.1 * 0.97**2], rtol=1e-6)
     warm = train.schedule(dataclasses.replace(train.RECIPES["imagenet-mobile"], warmup=2), 10)
     np.testing.assert_allclose([warm(n) for n in (0, 10, 20, 30)], [0, 0.05, 0.1, 0.097], rtol=1e-6, atol=1e-9)
+    part = train.schedule(dataclasses.replace(train.RECIPES["imagenet-mobile"], warmup=0.4), 10)
+    np.testing.assert_allclose([part(n) for n in (0, 2, 4)], [0, 0.05, 0.1], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,8 @@ def test_rates_fall_as_published():
         ({"stem": "mnist"}, "stem: expected 'cifar' or 'imagenet', got 'mnist'"),
         ({"resized_crop": 0.1}, "image_size: expected a positive integer with resized_crop"),
         ({"precision": "float16"}, "precision: expected 'float32' or 'bfloat16'"),
+        ({"embedding": -1}, "embedding: expected a number of at least 0, got -1"),
+        ({"width": 0}, "width: expected a positive integer, got 0"),
         ({"warmup": 600}, "warmup: expected fewer than the 600 epochs"),
     ],
 )
@@ -58,6 +62,14 @@ def test_the_network_has_what_the_recipe_asks_for():
     assert (network.size, network.outputs, network.auxiliary) == (spaces.DARTSSize(36, 20), 100, True)
     network = train.network(spaces.DARTS(), spaces.DARTS_V2, train.RECIPES["imagenet-mobile"], 1000)
     assert (network.size, network.auxiliary) == (spaces.DARTSSize(48, 14, "imagenet"), True)
+
+
+def test_encoders_are_as_wide_as_the_recipe_says_and_embed_as_their_space_does_by_default():
+    words = train.RECIPES["masked-words"]
+    small = dataclasses.replace(words, width=16, hidden=8, embedding=4)
+    assert train.size(spaces.NASBERT(), small) == spaces.NASBERTSize(width=16, embedding=4)
+    assert train.size(spaces.get("nasbench-bert"), small) == spaces.NASBenchBERTSize(hidden=8, embedding=4)
+    assert train.size(spaces.NASBERT(), words) == spaces.NASBERTSize()
 
 
 def test_the_mobile_setting_is_below_600_million_multiply_adds():
