@@ -62,7 +62,8 @@ class Options:
         epochs: passes of each training.
         learning_rate: highest rate of each training.
         batch: sequences in a batch.
-        smoke: run everything in about a minute, with numbers that mean nothing.
+        sizes: how many of the four sizes are trained, the smallest first.
+        smoke: run everything for one size in some minutes, with numbers that mean nothing.
     """
 
     text: pathlib.Path
@@ -81,11 +82,12 @@ class Options:
     epochs: int = 1
     learning_rate: float = 2e-3
     batch: int = 8
+    sizes: int = len(HAND_MADE)
     smoke: bool = False
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the results, as JSON values."""
-        return {name: value for name, value in vars(self).items() if name not in ("text", "out")}
+        return {name: value for name, value in vars(self).items() if name not in ("text", "out", "sizes")}
 
 
 def main(options: Options) -> None:
@@ -93,7 +95,7 @@ def main(options: Options) -> None:
     if options.smoke:
         options = dataclasses.replace(
             options, seeds=1, width=16, embedding=4, length=8, words=50, teacher_steps=4, round_steps=4, pool=2,
-            judged=2, drawn=10, ranking_steps=4, epochs=1, batch=4,
+            judged=2, drawn=10, ranking_steps=4, epochs=1, batch=4, sizes=1,
         )  # fmt: skip
     training, test = read(options)
     recipe = dataclasses.replace(
@@ -125,7 +127,7 @@ def main(options: Options) -> None:
     networks[RANDOM] = [[random(costs, limit, seed) for seed in range(options.seeds)] for limit in limits]
 
     done = {(row["network"], row["limit"], row["seed"]) for row in record["rows"]}
-    for place, limit in enumerate(limits):
+    for place, limit in enumerate(limits[: options.sizes]):
         for name, of_sizes in networks.items():
             texts = of_sizes[place]
             for text in dict.fromkeys(texts):
@@ -138,7 +140,7 @@ def main(options: Options) -> None:
                     record["rows"].append(row | {"loss": loss})
                     print(record["rows"][-1], flush=True)
                 save(options, record)
-    write(options, limits, list(networks), record)
+    write(options, limits[: options.sizes], list(networks), record)
 
 
 def stored(options: Options) -> dict[str, Any]:
