@@ -48,7 +48,7 @@ class Options:
     hidden: int = 64
     embedding: int = 32
     length: int = 32
-    epochs: tuple[int, int] = (4, 3)
+    epochs: tuple[int, int] = (3, 3)
     learning_rate: float = 1e-3
     smoke: bool = False
 
