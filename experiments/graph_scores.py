@@ -3,6 +3,7 @@
 Draws architectures of the benchmark, scores them by `nasi score` on the nodes of a graph and of random graphs, and
 compares each score with the published test accuracies of every table given: Spearman's correlation with a bootstrap
 interval, and the correlation that is left when the depth is known, the longest chain of operations that are not skips.
+Beside the scores stand two counts: the depth, and the number of plain sums over neighbours, which gin and graph are.
 
     python experiments/graph_scores.py --tables nbgraph_cora.csv.gz nbgraph_photo.csv.gz nbgraph_arxiv.csv.gz \
         --graph cora.npz --first 1000
@@ -96,36 +97,43 @@ def head(tables: list[str]) -> list[str]:
 
 
 def rows(kind: str, path: pathlib.Path, tables: dict[str, tabular.Table], column: str) -> list[str]:
-    """Returns a line for each score of a file, and one for the depth alone, better being less deep."""
-    texts, depths, found, whole = read(path)
-    lines = []
+    """Returns a line for each score of a file, and for each count of the architectures."""
+    texts, found, seeds = read(path)
+    depths, lines = -found["minus depth"], []
     for name, values in found.items():
         cells = []
         for table in tables.values():
             truth = table.columns[column][[table.rows[text] for text in texts]]
             value, low, high = tabular.rank(values, truth, resamples=300, only=("spearman",)).statistics["spearman"]
-            cells += [f"{value:.2f} ({low:.2f} to {high:.2f})", f"{partial(values, truth, depths):.2f}"]
-        cells[1::2] = ["" if name == "minus depth" else cell for cell in cells[1::2]]
-        lines.append(f"| {kind} | {name} | {whole if name in SCORES else ''} | {' | '.join(cells)} |")
+            known = "" if name == "minus depth" else f"{partial(values, truth, depths):.2f}"
+            cells += [f"{value:.2f} ({low:.2f} to {high:.2f})", known]
+        lines.append(f"| {kind} | {name} | {seeds.get(name, '')} | {' | '.join(cells)} |")
     return lines
 
 
-def read(path: pathlib.Path) -> tuple[list[str], np.ndarray, dict[str, np.ndarray], int]:
-    """Returns the architectures of a file, their depths, what is better the larger, and the number of whole seeds."""
+def read(path: pathlib.Path) -> tuple[list[str], dict[str, np.ndarray], dict[str, int]]:
+    """Returns the architectures of a file, what is better the larger, and the seeds that have all of a score."""
     with path.open(newline="") as file:
-        found = list(csv.DictReader(file))
-    texts = list(dict.fromkeys(row["genotype"] for row in found))
-    whole = len(found) // len(texts)  # seeds with all architectures, which come first
-    depths, values = np.array([depth(text) for text in texts], float), {}
-    for name in [n for n in found[0] if n in SCORES]:
-        figures = np.array([float(row[name]) for row in found[: whole * len(texts)]]).reshape(whole, -1)
-        values[name] = (1 if SCORES[name].higher_is_better else -1) * figures.mean(axis=0)
-    return texts, depths, values | {"minus depth": -depths}, whole
+        listed = list(csv.DictReader(file))
+    texts = list(dict.fromkeys(row["genotype"] for row in listed))
+    values, seeds = {}, {}
+    for name in [n for n in listed[0] if n in SCORES]:
+        by_seed: dict[str, dict[str, float]] = {}
+        for row in listed:
+            if row[name]:
+                by_seed.setdefault(row["seed"], {})[row["genotype"]] = float(row[name])
+        whole = [[of[text] for text in texts] for of in by_seed.values() if len(of) == len(texts)]
+        if whole:
+            values[name] = (1 if SCORES[name].higher_is_better else -1) * np.mean(whole, axis=0)
+            seeds[name] = len(whole)
+    counts = {"minus depth": depth, "minus sums": sums}
+    values |= {name: -np.array([count(text) for text in texts], float) for name, count in counts.items()}
+    return texts, values, seeds
 
 
 def selections(kind: str, path: pathlib.Path, table: tabular.Table, column: str) -> list[str]:
     """Returns a line for each score: the accuracy of the best of a hundred by it, over draws without repetition."""
-    texts, _, found, _ = read(path)
+    texts, found, _ = read(path)
     truth = table.columns[column][[table.rows[text] for text in texts]]
     draws = [range(start, min(start + 100, len(texts))) for start in range(0, max(1, len(texts) - 99), 100)]
     chosen = {name: [truth[max(draw, key=lambda i, v=v: v[i])] for draw in draws] for name, v in found.items()}
@@ -147,6 +155,11 @@ def depth(text: str) -> int:
     for link, operation in zip(links, operations, strict=True):
         depths.append(depths[link] + (operation != notation.SKIP))
     return max(depths)
+
+
+def sums(text: str) -> int:
+    """Returns the number of operations that sum over neighbours without a mean or a norm."""
+    return sum(notation.OPERATIONS[operation] in ("gin", "graph") for operation in notation.parse(text)[1])
 
 
 def partial(values: np.ndarray, truth: np.ndarray, known: np.ndarray) -> float:

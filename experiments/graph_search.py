@@ -173,6 +173,7 @@ def table_lines(options: Options, found: dict[str, np.ndarray], table: tabular.T
         worse = np.mean([np.mean(everything < value) for value in values])
         lines.append(f"| {names[name]} | {len(values)} | {spread(values)} | {values.min():.3f} | {100 * worse:.0f} % |")
     lines.append(f"| one random architecture | | {spread(everything)} | {everything.min():.3f} | 50 % |")
+    lines.append(f"| the median architecture | | {np.median(everything):.3f} | | 50 % |")
     return lines
 
 
@@ -189,8 +190,8 @@ def drawn(found: dict[str, np.ndarray], table: tabular.Table) -> Figure:
     top = axes.get_ylim()[1]
     for place, (name, values) in enumerate(found.items(), start=1):
         height = top * place / (len(found) + 1)
-        axes.plot(values, [height] * len(values), "o", color=f"C{place - 1}", alpha=0.4, markersize=5)
-        axes.plot(values.mean(), height, "|", color=f"C{place - 1}", markersize=18, markeredgewidth=2, label=name)
+        axes.plot(values, [height] * len(values), "o", color=f"C{place - 1}", alpha=0.4, markersize=5, label=name)
+        axes.plot(values.mean(), height, "|", color=f"C{place - 1}", markersize=18, markeredgewidth=2)
     low = min(np.quantile(table.columns["test"], 0.05), *(values.min() for values in found.values()))
     axes.set(xlim=(low - 0.01, table.columns["test"].max() + 0.01), yticks=[], xlabel="test accuracy of the table")
     axes.legend(fontsize=8, loc="upper left")

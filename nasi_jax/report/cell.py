@@ -14,7 +14,7 @@ from matplotlib.patches import FancyArrowPatch
 from nasi_jax.spaces import Edge
 
 _INCHES = 2.3
-_LETTERS_PER_INCH = 13
+_LETTERS_PER_INCH = 10
 _FADED = "0.75"
 _NODE_COLOUR = "0.25"
 

@@ -22,6 +22,8 @@ def test_smoke(tmp_path):
     command = [sys.executable, SCRIPT, "--tables", "table.csv", "--architectures", "8", *size]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     lines = (tmp_path / "experiments" / "results" / "graph_scores.md").read_text().splitlines()
-    assert [line.split("|")[2].strip() for line in lines[2:]] == ["ntk-one-batch", "params", "minus depth"]
+    assert [line.split("|")[2].strip() for line in lines[2:]] == [
+        "ntk-one-batch", "params", "minus depth", "minus sums",
+    ]  # fmt: skip
     for line in lines[2:]:
         assert -1 <= float(line.split("|")[4].split("(")[0]) <= 1

@@ -37,7 +37,7 @@ def test_smoke_and_continuation(tmp_path):
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     folder = tmp_path / "experiments" / "results" / "graph_search"
     lines = (folder / "table.md").read_text().splitlines()
-    assert len(lines) == 2 + 4 + 1
+    assert len(lines) == 2 + 4 + 2
     trainings = (folder / "molecules.csv").read_bytes()
     rows = trainings.decode().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == ["with"] * 2 + ["without"] * 2
