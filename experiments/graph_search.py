@@ -278,8 +278,8 @@ def molecule_lines(rows: list[dict[str, str]]) -> list[str]:
             f"| selected minus random, {edges} features | {interval(chosen - others.mean(axis=0))} | {worse} |"
         )
     gains = np.stack([found[WITH][name] - found[WITHOUT][name] for name in found[WITH] if name != "selected"])
-    better = f"{(gains.mean(axis=1) < 0).sum()} of {len(gains)}"
-    lines.append(f"| with minus without features, the random cells | {interval(gains.mean(axis=0))} | {better} |")
+    worse = f"{(gains.mean(axis=1) < 0).sum()} of {len(gains)}"
+    lines.append(f"| with minus without features, the random cells | {interval(gains.mean(axis=0))} | {worse} |")
     return lines
 
 
