@@ -36,6 +36,15 @@ def whitened(x: np.ndarray) -> np.ndarray:
     return (flat @ (vectors / np.sqrt(np.maximum(values, 0) + 1e-3)) @ vectors.T).reshape(x.shape)
 
 
+def flattened(x: np.ndarray) -> np.ndarray:
+    """Returns images whose mean spectrum is flat, and whose colours are uncorrelated at every frequency."""
+    waves = np.fft.fft2(x, axes=(1, 2))
+    powers = np.einsum("nhwc,nhwd->hwcd", waves, waves.conj()) / len(x) / x.shape[1] / x.shape[2]
+    values, vectors = np.linalg.eigh(powers)
+    scales = (vectors / np.sqrt(values + 1e-3)[..., None, :]) @ vectors.conj().swapaxes(-1, -2)
+    return np.fft.ifft2(np.einsum("hwcd,nhwd->nhwc", scales, waves), axes=(1, 2)).real
+
+
 def random_phases(x: np.ndarray) -> np.ndarray:
     """Returns images with the amplitudes of their spectra, and with phases of noise: smooth, without shapes."""
     generator = np.random.default_rng(1)
@@ -65,6 +74,7 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         (x - x.mean((1, 2), keepdims=True)) / (x.std((1, 2), keepdims=True) + 1e-3)
     ),
     "images of random phases": random_phases,
+    "images, their mean spectrum flat": flattened,
     "images, their places exchanged": shuffled,
     "images, a tenth of the variance noise": mixed(0.1),
     "images, half of the variance noise": mixed(0.5),

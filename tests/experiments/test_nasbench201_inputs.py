@@ -37,6 +37,16 @@ def test_whitened_images_have_uncorrelated_pixels(inputs, images):
     np.testing.assert_allclose(covariance(inputs.whitened(images)), np.eye(72), atol=0.02)
 
 
+def test_a_flat_spectrum_leaves_no_likeness_of_near_pixels(inputs, images):
+    x = images - images.mean(0)
+    x = x + x[..., ::-1]  # colours that are alike
+    changed = inputs.flattened(x + 0.3 * np.random.default_rng(2).normal(size=x.shape))
+    near = [np.corrcoef(changed[..., 0].ravel(), np.roll(changed, 1, axis)[..., 0].ravel())[0, 1] for axis in (1, 2)]
+    np.testing.assert_allclose(near, 0, atol=0.02)
+    assert np.corrcoef(changed[..., 0].ravel(), changed[..., 1].ravel())[0, 1] == pytest.approx(0, abs=0.02)
+    np.testing.assert_allclose(changed.var(), 1, atol=0.02)
+
+
 def test_random_phases_keep_every_amplitude(inputs, images):
     changed = inputs.random_phases(images)
     amplitudes, before = (np.abs(np.fft.fft2(x, axes=(1, 2))) for x in (changed, images))
