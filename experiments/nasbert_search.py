@@ -62,7 +62,7 @@ class Options:
         epochs: passes of each training.
         learning_rate: highest rate of each training.
         batch: sequences in a batch.
-        sizes: how many of the four sizes are trained, the smallest first.
+        sizes: how many of the four sizes are trained, the smallest first; 0 searches and ranks blocks alone.
         smoke: run everything for one size in some minutes, with numbers that mean nothing.
     """
 
@@ -112,15 +112,23 @@ def main(options: Options) -> None:
     found = record["searches"]
     missing = [name for name in (NTK, DISTILLATION) if name not in found]
     if missing or len(record["correlations"]) < options.seeds:
-        teacher = taught(options, size, training)
+        noise = data.RandomTokens(options.length, training.vocabulary.size)
+        distilled = train.Distillation(
+            SPACE, size, training, taught(options, size, training), steps=options.round_steps, batch=options.batch
+        )
+        ntks = [scores.BlockNTK(SPACE, size, noise, batch=options.batch, seed=seed) for seed in range(options.seeds)]
+        estimates: dict[str, search.BlockEstimate] = {NTK: ntks[0], DISTILLATION: distilled}
         for name in missing:
             start = time.monotonic()
-            networks = searched(options, costs, estimate(name, options, size, training, teacher), limits)
+            networks = searched(options, costs, estimates[name], limits)
             found[name] = {"seconds": round(time.monotonic() - start), "genotypes": networks}
             save(options, record)
         for seed in range(len(record["correlations"]), options.seeds):
-            record["correlations"].append(ranked(options, size, training, teacher, costs, seed))
+            record["correlations"].append(ranked(options, ntks[seed], distilled, costs, seed))
             save(options, record)
+    write_blocks(options, record)
+    if not options.sizes:
+        return
     networks = {BY_HAND: [[text] * options.seeds for text in by_hand]}
     for name in (NTK, DISTILLATION):
         networks[f"block-wise, {name}"] = [[text] * options.seeds for text in found[name]["genotypes"]]
@@ -188,16 +196,6 @@ def taught(options: Options, size: Any, training: data.TokenData) -> scores.Teac
     return train.as_teacher(SPACE, genotype, size, params)
 
 
-def estimate(
-    name: str, options: Options, size: Any, training: data.TokenData, teacher: scores.Teacher, seed: int = 0
-) -> search.BlockEstimate:
-    """Returns an estimate of a block by its name."""
-    if name == NTK:
-        noise = data.RandomTokens(options.length, training.vocabulary.size)
-        return scores.BlockNTK(SPACE, size, noise, batch=options.batch, seed=seed)
-    return train.Distillation(SPACE, size, training, teacher, steps=options.round_steps, batch=options.batch, seed=seed)
-
-
 def searched(
     options: Options, costs: scores.BlockCosts, estimate: search.BlockEstimate, limits: Sequence[float]
 ) -> list[str]:
@@ -221,7 +219,7 @@ def searched(
 
 
 def ranked(
-    options: Options, size: Any, training: data.TokenData, teacher: scores.Teacher, costs: scores.BlockCosts, seed: int
+    options: Options, ntk: scores.BlockNTK, distilled: train.Distillation, costs: scores.BlockCosts, seed: int
 ) -> list[dict[str, float]]:
     """Ranks drawn candidates of each block, by shared weights that are trained on others, drawn as uniformly.
 
@@ -229,12 +227,11 @@ def ranked(
         For each block Spearman's correlations with minus the distillation loss, of the NTK score and of the number of
         parameters; and their means over the widths.
     """
-    ntk, losses = (estimate(name, options, size, training, teacher, seed) for name in (NTK, DISTILLATION))
-    generator, state, rows = np.random.default_rng(seed), losses.init(seed), []
+    generator, state, rows = np.random.default_rng(seed), distilled.init(seed), []
     for block in range(SPACE.blocks):
-        state, _ = losses.train(state, block, generator.integers(0, len(costs.ports), options.ranking_steps))
+        state, _ = distilled.train(state, block, generator.integers(0, len(costs.ports), options.ranking_steps))
         drawn = generator.choice(len(costs.ports), options.drawn, replace=False)
-        truth, ports = losses.values(state, block, drawn), costs.ports[drawn]
+        truth, ports = distilled.values(state, block, drawn), costs.ports[drawn]
         row: dict[str, float] = {}
         for name, values in {"NTK": ntk.values((), block, drawn), "params": costs.candidates["params"][drawn]}.items():
             row[name] = correlation(values, truth)
@@ -275,8 +272,19 @@ def trained(
     return losses
 
 
+def write_blocks(options: Options, record: dict[str, Any]) -> None:
+    """Writes the table of the correlations over drawn blocks, those of each seed."""
+    columns = list(record["correlations"][0][0])
+    blocks = [f"| block | {' | '.join(columns)} |", "| --- " * (len(columns) + 1) + "|"]
+    for block in range(SPACE.blocks):
+        values = [[of_seed[block][column] for of_seed in record["correlations"]] for column in columns]
+        blocks.append(f"| {block + 1} | {' | '.join(', '.join(f'{x:.2f}' for x in own) for own in values)} |")
+    write_atomic(options.out / "blocks.md", "\n".join(blocks) + "\n")
+    print("\n".join(blocks))
+
+
 def write(options: Options, limits: Sequence[float], names: Sequence[str], record: dict[str, Any]) -> None:
-    """Writes the tables and the figure."""
+    """Writes the table of the trainings and the figure."""
     head = " | ".join(f"up to {limit / 1e3:.0f}k" for limit in limits)
     lines = [f"| held-out loss of masked words | {head} |", "| --- " * (len(limits) + 1) + "|"]
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -292,13 +300,7 @@ def write(options: Options, limits: Sequence[float], names: Sequence[str], recor
     axes.legend()
     figure.savefig(options.out / "losses.png", dpi=120)
     write_atomic(options.out / "table.md", "\n".join(lines) + "\n")
-    columns = list(record["correlations"][0][0])
-    blocks = [f"| block | {' | '.join(columns)} |", "| --- " * (len(columns) + 1) + "|"]
-    for block in range(SPACE.blocks):
-        values = [[of_seed[block][column] for of_seed in record["correlations"]] for column in columns]
-        blocks.append(f"| {block + 1} | {' | '.join(', '.join(f'{x:.2f}' for x in own) for own in values)} |")
-    write_atomic(options.out / "blocks.md", "\n".join(blocks) + "\n")
-    print("\n".join([*lines, "", *blocks]))
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
