@@ -28,14 +28,6 @@ from nasi_jax import data
 from nasi_jax.tabular import Table
 
 
-def whitened(x: np.ndarray) -> np.ndarray:
-    """Returns images whose pixels are uncorrelated, with variance 1 but for the directions that have next to none."""
-    flat = x.reshape(len(x), -1)
-    flat = flat - flat.mean(axis=0)
-    values, vectors = np.linalg.eigh(flat.T @ flat / len(flat))
-    return (flat @ (vectors / np.sqrt(np.maximum(values, 0) + 1e-3)) @ vectors.T).reshape(x.shape)
-
-
 def flattened(x: np.ndarray) -> np.ndarray:
     """Returns images whose mean spectrum is flat, and whose colours are uncorrelated at every frequency."""
     waves = np.fft.fft2(x, axes=(1, 2))
@@ -78,7 +70,6 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "images, their places exchanged": shuffled,
     "images, a tenth of the variance noise": mixed(0.1),
     "images, half of the variance noise": mixed(0.5),
-    "images, whitened": whitened,
 }
 """Changes of images of mean 0 and variance 1 over all of them."""
 
@@ -135,10 +126,10 @@ def sources(options: Options) -> dict[str, data.Source]:
         examples = data.from_arrays(file["x"], None, labels="random", image_size=shape[0])
     images = np.asarray(examples.prepare(examples.x), np.float64)
     images = (images - images.mean((0, 1, 2))) / images.std((0, 1, 2))
-    kinds: dict[str, data.Source] = {"noise": noise(options.smoke)}
+    kinds: dict[str, data.Images] = {}
     for name, change in CHANGES.items():
         kinds[name] = data.from_arrays(change(images).astype(np.float32), None, labels="random", classes=outputs)
-    return kinds
+    return {"noise": noise(options.smoke), **kinds, "images, whitened": data.whitened(kinds["images"])}
 
 
 def simulated(values: np.ndarray, searches: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -32,6 +33,7 @@ class DataOptions:
         labels: the data's own labels or random ones, or of token ids the words that are masked out; by default true
             where there are labels, and masked of token ids without.
         image_size: height and width that images are brought to, 16 by default; 0 leaves them as they are.
+        whiten: make pixels of images uncorrelated; by default in searches by NASI, of images of up to 4,096 numbers.
         classes: number of labels of random inputs or of a file; by default 10, or as many as its labels say.
         fold: of graphs in folds, the one that is the test set; 0 by default.
         length: of token ids, tokens of a sequence; by default those of the longest sentence, or 128 of a running text.
@@ -43,6 +45,7 @@ class DataOptions:
     name: Annotated[str, tyro.conf.arg(name="data")] = "gaussian"
     labels: data.TokenLabels | None = None
     image_size: int | None = None
+    whiten: bool | None = None
     classes: int | None = None
     fold: int | None = None
     length: int | None = None
@@ -58,16 +61,17 @@ class DataOptions:
         """
         names = ("labels", "image_size", "classes")
         chosen = {"data": data_identity(self.name, self.data_dir)} | {name: getattr(self, name) for name in names}
-        for name in ("fold", "length"):
+        for name in ("whiten", "fold", "length"):
             if getattr(self, name) is not None:
                 chosen[name] = getattr(self, name)
         return chosen if self.vocabulary is None else chosen | {"vocabulary": identity(self.vocabulary)}
 
-    def source(self, space: SearchSpace) -> data.Source:
+    def source(self, space: SearchSpace, whiten: bool = False) -> data.Source:
         """Opens the data.
 
         Args:
             space: gives random inputs.
+            whiten: whether images small enough are whitened where the user does not say.
 
         Returns:
             The source of batches.
@@ -89,12 +93,14 @@ class DataOptions:
             noise = space.noise(10 if self.classes is None else self.classes)
             if self.length is not None and not isinstance(noise, data.RandomTokens):
                 raise ValueError(f"length: expected none, {space.name} does not read token ids, got {self.length}")
+            if self.whiten:
+                raise ValueError("whiten: expected images, got random inputs")
             if isinstance(noise, data.Gaussian):
                 return noise if size is None else noise.resized(size)
             if self.image_size is not None:
                 raise ValueError(f"image_size: expected none, {space.name} does not read images, got {self.image_size}")
             return noise if self.length is None else noise.replace(length=self.length)  # type: ignore[attr-defined]
-        return data.load(
+        opened = data.load(
             self.name,
             labels=self.labels,
             image_size=size,
@@ -105,6 +111,12 @@ class DataOptions:
             directory=self.data_dir,
             download=self.download,
         )
+        if not isinstance(opened, data.Images):
+            if self.whiten:
+                raise ValueError(f"whiten: expected images, got {self.name!r}")
+            return opened
+        small = math.prod(opened.image_shape) <= data.WHITENED
+        return data.whitened(opened) if self.whiten or (whiten and small and self.whiten is None) else opened
 
     def cost_inputs(self, space: SearchSpace) -> Any:
         """Returns the inputs on which costs are counted: the data's own, but None, for those of the space, of images.

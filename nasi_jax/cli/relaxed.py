@@ -81,7 +81,7 @@ class RelaxedOptions(Generic[StrategyT]):
             ValueError: an option is out of range, the run folder cannot be used, or nothing meets the limits.
             NonFiniteError: a figure is NaN or infinite; the steps before it are kept.
         """
-        source = verb.data.source(space)
+        source = verb.data.source(space, whiten=isinstance(self.strategy, search.NASI))
         strategy = self.fitted(source)
         search.check(space, source, strategy)
         limits = verb.limits.opened()

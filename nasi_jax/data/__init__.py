@@ -5,7 +5,7 @@ from typing import Any
 
 from nasi_jax.data import augment
 from nasi_jax.data._stream import Records, Stream, stream
-from nasi_jax.data.arrays import Images, Labels, from_arrays, hold_out
+from nasi_jax.data.arrays import WHITENED, Images, Labels, from_arrays, hold_out, whitened
 from nasi_jax.data.augmented import Augmented, augmented
 from nasi_jax.data.files import READERS, from_hdf5, from_npz
 from nasi_jax.data.folder import from_folder, is_folder
@@ -107,6 +107,7 @@ def load(
 
 
 __all__ = [
+    "WHITENED",
     "Augmented",
     "Batch",
     "Examples",
@@ -156,4 +157,5 @@ __all__ = [
     "masked_cross_entropy",
     "shapes",
     "stream",
+    "whitened",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Literal, Protocol, TypeVar, get_args
 
 import jax
@@ -33,13 +35,16 @@ class _Pictures(Examples, Protocol):
 PicturesT = TypeVar("PicturesT", bound=_Pictures)
 ExamplesT = TypeVar("ExamplesT", bound=Examples)
 
+WHITENED = 4096
+"""Numbers of the largest images that are whitened; the matrix has this square."""
+
 
 @struct.dataclass
 class Images(InMemory):
     """Images and labels in memory, drawn in random batches; made by `from_arrays`.
 
     Images leave as (x - mean) / deviation, with both taken for each colour over the whole data set, so that each
-    colour has mean 0 and variance 1. Arrays of bytes stay bytes until then.
+    colour has mean 0 and variance 1. Arrays of bytes stay bytes until then. See `whitened` for what may follow.
 
     Attributes:
         x: images, (examples, height, width, colours), uint8 or floating.
@@ -50,6 +55,7 @@ class Images(InMemory):
         labels: see `Labels`.
         image_size: height and width that batches are resized to, or None.
         loss: see `nasi_jax.data.Source`.
+        whitening: mean image (1, numbers) and matrix (numbers, numbers) that make pixels uncorrelated, or None.
     """
 
     x: jax.Array
@@ -60,6 +66,7 @@ class Images(InMemory):
     labels: Labels = struct.field(pytree_node=False)
     image_size: int | None = struct.field(pytree_node=False, default=None)
     loss: Loss = struct.field(pytree_node=False, default=cross_entropy)
+    whitening: tuple[jax.Array, jax.Array] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -68,16 +75,21 @@ class Images(InMemory):
         return self.image_size or height, self.image_size or width, colours
 
     def prepare(self, x: jax.Array) -> jax.Array:
-        """Normalises images (size, height, width, colours), in the type of `self.x`, and resizes them."""
+        """Normalises images (size, height, width, colours), in the type of `self.x`, resizes and whitens them."""
         images = normalised(x, self.mean, self.deviation)
         if images.shape[1:] != self.image_shape:
             images = jax.image.resize(images, (len(x), *self.image_shape), "linear")
+        if self.whitening is not None:
+            centre, matrix = self.whitening
+            flat = jnp.matmul(images.reshape(len(x), -1) - centre, matrix, precision="highest")
+            images = flat.reshape(images.shape)
         return images
 
     def part(self, index: np.ndarray) -> Images:
-        """Returns some of the examples, normalised by their own mean and deviation."""
+        """Returns some of the examples, normalised by their own mean and deviation, and whitened as all of them."""
         x, y = np.asarray(self.x)[index], np.asarray(self.y)[index]
-        return from_arrays(x, y, labels=self.labels, classes=self.outputs, image_size=self.image_size)
+        images = from_arrays(x, y, labels=self.labels, classes=self.outputs, image_size=self.image_size)
+        return dataclasses.replace(images, whitening=self.whitening)
 
     def like(self, training: Images) -> Images:
         """Returns the images normalised like training images; see `nasi_jax.data.Examples`."""
@@ -150,6 +162,39 @@ def from_arrays(
         labels=labels,
         image_size=image_size,
     )
+
+
+def whitened(images: Images) -> Images:
+    """Makes the pixels of images uncorrelated, with variance 1 (ZCA).
+
+    Neighbouring pixels of photographs are alike, so that a batch has few directions and the neural tangent kernel tells
+    architectures apart less well than on noise (experiments/README.md, "Images and noise").
+
+    Args:
+        images: a source of at most `WHITENED` numbers an image, after resizing.
+
+    Returns:
+        The source. Directions in which the images hardly differ keep a smaller variance.
+
+    Raises:
+        ValueError: an image has more numbers.
+
+    References:
+        Bell and Sejnowski, "The independent components of natural scenes are edge filters", Vision Research 37, 1997.
+    """
+    numbers = math.prod(images.image_shape)
+    if numbers > WHITENED:
+        raise ValueError(f"images: expected at most {WHITENED} numbers each to whiten, got {images.image_shape}")
+    plain = dataclasses.replace(images, whitening=None)
+    pixels = np.concatenate([np.asarray(plain.prepare(x), np.float64) for x, _ in plain.batches(1000)])
+    pixels = pixels.reshape(len(images), -1)
+    centre = pixels.mean(axis=0)
+    covariance = (pixels - centre).T @ (pixels - centre) / len(pixels)
+    values, vectors = np.linalg.eigh(covariance)
+    # a thousandth of a pixel's variance: what lies below is noise of compression and rounding
+    matrix = (vectors / np.sqrt(np.maximum(values, 0) + 1e-3)) @ vectors.T
+    dtype = jnp.result_type(float)
+    return dataclasses.replace(images, whitening=(jnp.asarray(centre[None], dtype), jnp.asarray(matrix, dtype)))
 
 
 def _colours_first(shape: tuple[int, ...]) -> bool:

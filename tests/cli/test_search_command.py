@@ -364,3 +364,25 @@ def test_a_search_in_other_spaces(tmp_path, name, cells, shapes):
     assert {kind: alphas[kind].shape for kind in alphas} == shapes
     assert space.decode({kind: alphas[kind][0] for kind in alphas}) == genotype
     assert all(np.isfinite(row["trace"]) and row["trace"] > 0 for row in rows(tmp_path / "run"))
+
+
+def test_nasi_whitens_small_images_unless_told_otherwise(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3), np.uint8)
+    np.savez("own.npz", x=x, y=np.arange(12) % 3)
+    space = spaces.get("nasbench201")
+
+    def opened(*options, whiten):
+        return cli.parse(["search", "--data", "own.npz", *options]).data.source(space, whiten=whiten)
+
+    assert opened(whiten=True).whitening is not None
+    assert opened(whiten=False).whitening is None
+    assert opened("--whiten", whiten=False).whitening is not None
+    assert opened("--no-whiten", whiten=True).whitening is None
+    assert opened("--image-size", "40", whiten=True).whitening is None
+    for wrong, message in (
+        (["--data", "own.npz", "--image-size", "40"], "at most 4096 numbers"),
+        ([], "expected images, got random inputs"),
+    ):
+        assert cli.main(["search", *wrong, "--whiten", "--out", "run"]) == 2
+        assert message in capsys.readouterr().err

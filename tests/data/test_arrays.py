@@ -122,3 +122,39 @@ def test_real_images(cifar10_file):
     assert images.shape == (64, 16, 16, 3)
     assert source.outputs == 10
     assert 0 <= labels.min() <= labels.max() <= 9
+
+
+def likenesses(x):
+    return np.cov(np.asarray(x, np.float64).reshape(len(x), -1).T)
+
+
+def test_whitened_images_have_uncorrelated_pixels():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(2000, 5, 4, 3))
+    x = noise + 0.6 * np.roll(noise, 1, axis=1) + 0.5 * noise[..., ::-1] + rng.normal(size=(5, 4, 3))
+    plain = data.from_arrays(x.astype(np.float32), None, labels="random")
+    images = data.whitened(plain)
+    assert np.abs(likenesses(plain.prepare(plain.x)) - np.eye(60)).max() > 0.3
+    np.testing.assert_allclose(likenesses(images.prepare(images.x)), np.eye(60), atol=0.03)
+    np.testing.assert_allclose(images.prepare(images.x).mean(axis=0), 0, atol=1e-5)
+    part = images.part(np.arange(50))
+    np.testing.assert_array_equal(part.whitening[1], images.whitening[1])
+    batch, _ = images.batch(jax.random.key(0), 8)
+    assert batch.shape == (8, 5, 4, 3)
+
+
+def test_whitening_is_that_of_the_resized_images_and_of_more_numbers_than_images():
+    x = np.random.default_rng(1).integers(0, 255, (40, 12, 12, 3), np.uint8)
+    images = data.whitened(data.from_arrays(x, None, labels="random", image_size=6))
+    found = np.asarray(images.prepare(images.x)).reshape(40, -1)
+    assert images.whitening[1].shape == (108, 108)
+    # with fewer images than numbers they become a simplex: as far from each other as can be
+    products = found @ found.T
+    np.testing.assert_allclose(np.diag(products), products[0, 0], rtol=0.05)
+    np.testing.assert_allclose(products[0, 1:], -products[0, 0] / 39, atol=0.02 * products[0, 0])
+
+
+def test_whitening_refuses_large_images():
+    images = data.from_arrays(np.zeros((3, 40, 40, 3), np.uint8), None, labels="random")
+    with pytest.raises(ValueError, match="at most 4096 numbers each to whiten"):
+        data.whitened(images)
