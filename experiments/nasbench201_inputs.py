@@ -112,8 +112,9 @@ def main(options: Options) -> None:
     found = Table.read(options.table, list(COLUMNS)).lookup(cells.texts)
     accuracies = np.stack([found[column] for column in COLUMNS], axis=1)
     searches = 12 if options.smoke else options.searches
-    selected = {name: simulated(np.array(record[name])[:, cells.function], searches) for name in kinds}
-    text = markdown(selected, record, accuracies, cells)
+    values = {name: np.array(record[name][: options.draws]) for name in kinds}
+    selected = {name: simulated(drawn[:, cells.function], searches) for name, drawn in values.items()}
+    text = markdown(selected, values, accuracies, cells)
     (options.out / "table.md").write_text(text)
     figure(selected, accuracies).savefig(options.out / "accuracy.png", dpi=120)
     print(text)
@@ -142,7 +143,7 @@ def simulated(values: np.ndarray, searches: int) -> np.ndarray:
 
 
 def markdown(
-    selected: dict[str, np.ndarray], record: dict[str, list[list[float]]], accuracies: np.ndarray, cells: Cells
+    selected: dict[str, np.ndarray], values: dict[str, np.ndarray], accuracies: np.ndarray, cells: Cells
 ) -> str:
     """Returns the accuracies of selected cells, and how far the objective ranks all of them, as a Markdown table."""
     lines = [
@@ -151,11 +152,11 @@ def markdown(
     ]
     kept = [int(np.flatnonzero(cells.function == place)[0]) for place in range(len(cells.different))]
     for name, chosen in selected.items():
-        taken, values = accuracies[chosen], np.array(record[name])
+        taken = accuracies[chosen]
         figures = [f"{m:.2f} ± {s:.2f}" for m, s in zip(taken.mean(axis=0), taken.std(axis=0, ddof=1), strict=True)]
-        tests: list[Any] = [spearmanr(draw, accuracies[kept, 0]) for draw in values]
+        tests: list[Any] = [spearmanr(draw, accuracies[kept, 0]) for draw in values[name]]
         ranks = [test.statistic for test in tests]
-        lines.append(f"| {name} | {' | '.join(figures)} | {np.mean(ranks):.3f} | {np.median(values):.0f} |")
+        lines.append(f"| {name} | {' | '.join(figures)} | {np.mean(ranks):.3f} | {np.median(values[name]):.0f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -170,7 +171,7 @@ def figure(selected: dict[str, np.ndarray], accuracies: np.ndarray) -> Figure:
             axes.hlines(place, low, high, color="tab:blue", alpha=0.5, linewidth=4)
             axes.plot(taken.mean(), place, "o", color="black", markersize=5)
         axes.axvline(accuracies[selected["noise"], number].mean(), color="0.6", linestyle="--", linewidth=1)
-        axes.set(title=f"{title}, test accuracy (%)")
+        axes.set_title(f"{title}, test accuracy (%)", fontsize=9)
         axes.set_yticks(range(len(selected)), list(selected))
         axes.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()

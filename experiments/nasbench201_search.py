@@ -73,12 +73,13 @@ def main(options: Options) -> int:
     variants = {"gaussian": ["--data", "gaussian"]}
     if options.images is not None:
         variants["images"] = ["--data", str(options.images)]
+        variants["images, not whitened"] = [*variants["images"], "--whiten", "no"]
     if options.paper:
         variants |= {f"gaussian, {name}": ["--preset", name] for name in ("nasi-fix", "nasi-ada")}
     stored = options.out / "results.json"
     results = json.loads(stored.read_text()) if stored.exists() else {}
     for name, chosen in variants.items():
-        folder = options.runs / name.replace(", ", "-")
+        folder = options.runs / name.replace(", ", "-").replace(" ", "_")
         finished = folder / "genotype.json"
         if not finished.exists() or len(json.loads(finished.read_text())["searches"]) < options.seeds:
             arguments = ["search", *chosen, "--seeds", str(options.seeds), "--out", str(folder)]

@@ -7,7 +7,7 @@ import itertools
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -33,7 +33,8 @@ class DataOptions:
         labels: the data's own labels or random ones, or of token ids the words that are masked out; by default true
             where there are labels, and masked of token ids without.
         image_size: height and width that images are brought to, 16 by default; 0 leaves them as they are.
-        whiten: make pixels of images uncorrelated; by default in searches by NASI, of images of up to 4,096 numbers.
+        whiten: whether pixels of images are made uncorrelated; auto does so in searches by NASI, of images of up to
+            4,096 numbers.
         classes: number of labels of random inputs or of a file; by default 10, or as many as its labels say.
         fold: of graphs in folds, the one that is the test set; 0 by default.
         length: of token ids, tokens of a sequence; by default those of the longest sentence, or 128 of a running text.
@@ -45,7 +46,7 @@ class DataOptions:
     name: Annotated[str, tyro.conf.arg(name="data")] = "gaussian"
     labels: data.TokenLabels | None = None
     image_size: int | None = None
-    whiten: bool | None = None
+    whiten: Literal["auto", "yes", "no"] = "auto"
     classes: int | None = None
     fold: int | None = None
     length: int | None = None
@@ -61,7 +62,9 @@ class DataOptions:
         """
         names = ("labels", "image_size", "classes")
         chosen = {"data": data_identity(self.name, self.data_dir)} | {name: getattr(self, name) for name in names}
-        for name in ("whiten", "fold", "length"):
+        if self.whiten != "auto":
+            chosen["whiten"] = self.whiten
+        for name in ("fold", "length"):
             if getattr(self, name) is not None:
                 chosen[name] = getattr(self, name)
         return chosen if self.vocabulary is None else chosen | {"vocabulary": identity(self.vocabulary)}
@@ -93,7 +96,7 @@ class DataOptions:
             noise = space.noise(10 if self.classes is None else self.classes)
             if self.length is not None and not isinstance(noise, data.RandomTokens):
                 raise ValueError(f"length: expected none, {space.name} does not read token ids, got {self.length}")
-            if self.whiten:
+            if self.whiten == "yes":
                 raise ValueError("whiten: expected images, got random inputs")
             if isinstance(noise, data.Gaussian):
                 return noise if size is None else noise.resized(size)
@@ -112,11 +115,12 @@ class DataOptions:
             download=self.download,
         )
         if not isinstance(opened, data.Images):
-            if self.whiten:
+            if self.whiten == "yes":
                 raise ValueError(f"whiten: expected images, got {self.name!r}")
             return opened
         small = math.prod(opened.image_shape) <= data.WHITENED
-        return data.whitened(opened) if self.whiten or (whiten and small and self.whiten is None) else opened
+        wanted = self.whiten == "yes" or (self.whiten == "auto" and whiten and small)
+        return data.whitened(opened) if wanted else opened
 
     def cost_inputs(self, space: SearchSpace) -> Any:
         """Returns the inputs on which costs are counted: the data's own, but None, for those of the space, of images.

@@ -377,12 +377,12 @@ def test_nasi_whitens_small_images_unless_told_otherwise(tmp_path, monkeypatch, 
 
     assert opened(whiten=True).whitening is not None
     assert opened(whiten=False).whitening is None
-    assert opened("--whiten", whiten=False).whitening is not None
-    assert opened("--no-whiten", whiten=True).whitening is None
+    assert opened("--whiten", "yes", whiten=False).whitening is not None
+    assert opened("--whiten", "no", whiten=True).whitening is None
     assert opened("--image-size", "40", whiten=True).whitening is None
     for wrong, message in (
         (["--data", "own.npz", "--image-size", "40"], "at most 4096 numbers"),
         ([], "expected images, got random inputs"),
     ):
-        assert cli.main(["search", *wrong, "--whiten", "--out", "run"]) == 2
+        assert cli.main(["search", *wrong, "--whiten", "yes", "--out", "run"]) == 2
         assert message in capsys.readouterr().err
