@@ -173,7 +173,7 @@ def accuracy_figure(results: dict[str, dict[str, Any]]) -> Figure:
             axes.hlines(values.mean(), position - 0.3, position + 0.3, color="tab:blue", linewidth=2)
         for (name, figures), colour in zip(PUBLISHED.items(), ("0.6", "tab:orange", "tab:green"), strict=True):
             axes.axhline(figures[i][0], color=colour, linestyle="--", linewidth=1.2, label=name)
-        axes.set_xticks(range(len(results)), [name.replace(", ", ",\n") for name in results])
+        axes.set_xticks(range(len(results)), [name.replace(", ", ",\n") for name in results], fontsize=7)
         axes.set_xlim(-0.6, len(results) - 0.4)
         axes.set_title(f"{title}, test accuracy (%)", fontsize=10)
         axes.grid(axis="y", alpha=0.3)
