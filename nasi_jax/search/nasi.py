@@ -124,7 +124,8 @@ class NASI(Relaxed, Generic[SizeT]):
             Gumbel-Softmax samples.
         mu: weight of the penalty on a trace above nu, equation 13; 0 is no penalty.
         nu: constraint on the trace norm, or its initial value where it is adaptive.
-        adaptive: how nu follows the trace norms seen before a step, see `Adaptive`.
+        adaptive: whether nu itself constrains the trace, or the mean or the median of nu and of all trace norms seen
+            before. The paper leaves its rule to an appendix; the mean is our reading of it.
         temperature: tau of the Gumbel-Softmax.
         radius: xi, the radius of the ball of the closed-form step.
         optimizer: how the logits move: by NASI's closed-form step, or by adam or sgd.
