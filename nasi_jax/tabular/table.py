@@ -71,9 +71,11 @@ class Table:
                     raise ValueError(
                         f"table: line {number} of {str(path)!r}: expected a number in {name!r}, got {row[name]!r}"
                     ) from None
-        read = {name: np.array(column) for name, column in values.items()}
-        means = {name: np.array([_mean(column[group]) for group in places.values()]) for name, column in read.items()}
-        return cls({text: row for row, text in enumerate(places)}, means)
+        figures = {name: np.array(column) for name, column in values.items()}
+        if merged is not None:
+            groups = list(places.values())
+            figures = {name: np.array([_mean(column[group]) for group in groups]) for name, column in figures.items()}
+        return cls({text: row for row, text in enumerate(places)}, figures)
 
     def row(self, space: SearchSpace, text: str) -> int | None:
         """Returns the row of an architecture, whatever notation the table is in; None where it has none.
