@@ -8,6 +8,11 @@ network in PyTorch, one cell after the other and, as our program for the space d
 by side. Times are means over cells as ratios to the peer's, or to the full size where there is none. Compilation is
 what the cells took longer when they were first scored; "500 cells" has it in it.
 
+    python benchmarks/score_throughput.py --space darts --out benchmarks/results/score_throughput_darts_cpu.md
+
+The same score of random cells of the DARTS space, at 16 and at 8 channels and beside PyTorch at the same ones. The
+first time that the cells are scored has all compilation in it.
+
 Kendall's tau tells how far a seed of the reduced size keeps the ranking by the full size, as the mean of the score's
 logarithm over three seeds has it, on other cells than are timed. What a seed of the full size reaches with the mean of
 the other two is what the score's own noise allows.
@@ -23,7 +28,7 @@ import pathlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -34,69 +39,120 @@ from nasi_jax import data, scores, spaces
 
 SCORE = "ntk-one-batch"
 TURN = 10  # cells
+SIZES = ("full", "reduced")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is measured in a space; pairs are of the full and of the reduced size.
+
+    Attributes:
+        cells: random cells that are timed at both sizes and in PyTorch.
+        total: the number of cells for which time is told with compilation in it.
+        ranked: random cells on which the ranking by the sizes is compared.
+        channels: channels of the networks.
+        depth: cells of the networks, or cells a stage.
+        batch: images in a batch.
+        image_size: height and width.
+        peers: the sizes that PyTorch is measured at.
+    """
+
+    cells: int
+    total: int
+    ranked: int
+    channels: tuple[int, int]
+    depth: tuple[int, int]
+    batch: tuple[int, int]
+    image_size: tuple[int, int]
+    peers: tuple[str, ...]
+
+
+SETTINGS = {
+    "nasbench201": Setting(40, 500, 150, (16, 16), (5, 5), (64, 8), (32, 20), ("full",)),
+    "darts": Setting(200, 200, 0, (16, 8), (8, 8), (32, 32), (32, 32), SIZES),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is measured.
+    """Measure how many cells are scored in a given time.
 
     Attributes:
         out: Markdown file to write; only printed without.
-        cells: random cells that are timed at both sizes and in PyTorch.
-        ranked: random cells on which the ranking by the sizes is compared.
-        channels: channels of the full and of the reduced networks.
-        depth: cells a stage of both.
-        batch: images in a batch of both.
-        image_size: height and width of both.
+        space: the search space.
+        cells: random cells that are timed; as many as `SETTINGS` has for the space by default.
+        compilations: ways to compile.
+        smoke: tiny networks, to see that everything works.
     """
 
     out: pathlib.Path | None = None
-    cells: int = 40
-    ranked: int = 150
-    channels: tuple[int, int] = (16, 16)
-    depth: tuple[int, int] = (5, 5)
-    batch: tuple[int, int] = (64, 8)
-    image_size: tuple[int, int] = (32, 20)
+    space: Literal["nasbench201", "darts"] = "nasbench201"
+    cells: int | None = None
+    compilations: tuple[scores.Compilation, ...] = get_args(scores.Compilation)
+    smoke: bool = False
 
 
 def main(options: Options) -> None:
     """Measures and prints the table."""
-    space = spaces.get("nasbench201")
-    drawn = [space.sample(jax.random.key(i)) for i in range(options.cells + options.ranked)]
-    genotypes, ranked = drawn[: options.cells], drawn[options.cells :]
+    space, setting = spaces.get(options.space), SETTINGS[options.space]
+    if options.cells is not None:
+        setting = dataclasses.replace(setting, cells=options.cells)
+    if options.smoke:
+        tiny = {"channels": (4, 2), "depth": (3, 3), "batch": (4, 4), "image_size": (8, 8)}
+        setting = dataclasses.replace(setting, cells=2, ranked=min(4, setting.ranked), **tiny)
+    drawn = [space.sample(jax.random.key(i)) for i in range(setting.cells + setting.ranked)]
+    genotypes, ranked = drawn[: setting.cells], drawn[setting.cells :]
     programs: dict[str, Callable[[Sequence[Any]], list[float]]] = {}
     cold: dict[str, float] = {}
     scorers: dict[str, scores.Scorer] = {}
-    for compilation in get_args(scores.Compilation):
-        for size, i in (("full", 0), ("reduced", 1)):
-            config = scores.ScoreConfig(space.Size(options.channels[i], options.depth[i]), options.batch[i])
-            source = data.Gaussian((options.image_size[i], options.image_size[i], 3))
+    for compilation in options.compilations:
+        for i, size in enumerate(SIZES):
+            config = scores.ScoreConfig(space.Size(setting.channels[i], setting.depth[i]), setting.batch[i])
+            source = data.Gaussian((setting.image_size[i], setting.image_size[i], 3))
             scorer = scores.Scorer(space, source, (SCORE,), config, compilation=compilation)
             start = time.perf_counter()
             programs[f"{compilation}, {size}"] = functools.partial(computed, scorer, scorer.draw(0))
             programs[f"{compilation}, {size}"](genotypes)
             cold[f"{compilation}, {size}"] = time.perf_counter() - start
-            if compilation == "space":
-                scorers[size] = scorer
+            scorers[size] = scorer
     if importlib.util.find_spec("torch"):
-        for name, side_by_side in (("PyTorch", 1), ("PyTorch, side by side", os.cpu_count() or 1)):
-            programs[name] = peer(options, side_by_side)
-            start = time.perf_counter()
-            programs[name](genotypes)
-            cold[name] = time.perf_counter() - start
+        for size in setting.peers:
+            for name, side_by_side in (("PyTorch", 1), ("PyTorch side by side", os.cpu_count() or 1)):
+                programs[f"{name}, {size}"] = peer(options.space, setting, SIZES.index(size), side_by_side)
+                start = time.perf_counter()
+                programs[f"{name}, {size}"](genotypes)
+                cold[f"{name}, {size}"] = time.perf_counter() - start
     seconds = dict.fromkeys(programs, 0.0)
     for turn in range(0, len(genotypes), TURN):
         for name, program in programs.items():
             start = time.perf_counter()
             program(genotypes[turn : turn + TURN])
             seconds[name] += time.perf_counter() - start
-    unit = "PyTorch" if "PyTorch" in seconds else "blocks, full"
-    lines = [f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {options.cells} cells; {unit} is 1.", ""]
-    lines += ["| compiled, size | a cell | compilation, in cells | 500 cells |", "| --- " * 4 + "|"]
+
+    def unit(size: str) -> float:
+        known = (f"PyTorch, {size}", "PyTorch, full", f"{options.compilations[0]}, full")
+        return next(seconds[name] for name in known if name in seconds)
+
+    one = "PyTorch" if "PyTorch, full" in seconds else f"{options.compilations[0]}, full"
+    one += " at the same size" if len(setting.peers) > 1 else ""
+    lines = [f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {setting.cells} cells; {one} is 1.", ""]
+    lines += [f"| compiled, size | a cell | compilation, in cells | {setting.total} cells |", "| --- " * 4 + "|"]
     for name, warm in seconds.items():
         compiling = max(0.0, cold[name] - warm) * len(genotypes)
-        total = (compiling / 500 + warm) / seconds[unit]
-        lines.append(f"| {name} | {warm / seconds[unit]:.2f} | {compiling / warm:.0f} | {total:.2f} |")
+        least = unit(name.split(", ")[-1])
+        total = (compiling / setting.total + warm) / least
+        lines.append(f"| {name} | {warm / least:.2f} | {compiling / warm:.0f} | {total:.2f} |")
+    if ranked:
+        lines += ["", *rankings(scorers, ranked)]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text)
+
+
+def rankings(scorers: dict[str, scores.Scorer], ranked: Sequence[Any]) -> list[str]:
+    """Returns a table of how far the sizes rank cells alike."""
     full, reduced = (
         [np.log(computed(scorers[size], draw, ranked)) for draw in map(scorers[size].draw, seeds)]
         for size, seeds in (("full", (0, 1, 2)), ("reduced", (3, 4, 5)))
@@ -106,14 +162,10 @@ def main(options: Options) -> None:
         "full size, the mean of the other two": [tau(full[i], full[i - 1] + full[i - 2]) for i in range(3)],
         "full size, another one": [tau(full[i], full[i - 1]) for i in range(3)],
     }
-    lines += ["", f"| a seed of the, with | Kendall's tau, {options.ranked} other cells, over three seeds |"]
+    lines = [f"| a seed of the, with | Kendall's tau, {len(ranked)} other cells, over three seeds |"]
     lines += ["| --- | --- |"]
     lines += [f"| {name} | {np.mean(found):.3f} ± {np.std(found, ddof=1):.3f} |" for name, found in taus.items()]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text)
+    return lines
 
 
 def computed(scorer: scores.Scorer, draw: scores.Draw, genotypes: Sequence[Any]) -> list[float]:
@@ -126,20 +178,28 @@ def tau(a: Any, b: Any) -> float:
     return float(np.asarray(scipy.stats.kendalltau(a, b))[0])
 
 
-def peer(options: Options, side_by_side: int) -> Callable[[Sequence[Any]], list[float]]:
-    """Returns the scores in PyTorch, at the full size and by its own initialisation, of so many cells at a time."""
+def peer(space: str, setting: Setting, i: int, side_by_side: int) -> Callable[[Sequence[Any]], list[float]]:
+    """Returns the scores in PyTorch, at a size and by its own initialisation, of so many cells at a time."""
     import torch  # pyright: ignore[reportMissingImports]
+    import torch_darts
     import torch_nasbench201
 
-    size = options.image_size[0]
-    x = torch.randn(options.batch[0], 3, size, size)
-    y = torch.randint(0, 10, (options.batch[0],))
+    side, channels, depth = setting.image_size[i], setting.channels[i], setting.depth[i]
+    x = torch.randn(setting.batch[i], 3, side, side)
+    y = torch.randint(0, 10, (setting.batch[i],))
     cores = os.cpu_count() or 1
 
+    def network(genotype: Any) -> Any:
+        if space == "nasbench201":
+            return torch_nasbench201.network(genotype, channels, depth)
+        built = torch_darts.Network(genotype, channels, depth)
+        built.head_after = None  # scores have no auxiliary head
+        return built
+
     def squared_norm(genotype: Any) -> float:
-        network = torch_nasbench201.network(genotype, options.channels[0], options.depth[0])
+        built = network(genotype)
         gradients = torch.autograd.grad(
-            torch.nn.functional.cross_entropy(network(x), y), list(network.parameters()), allow_unused=True
+            torch.nn.functional.cross_entropy(built(x), y), list(built.parameters()), allow_unused=True
         )
         return float(sum((g**2).sum() for g in gradients if g is not None))
 

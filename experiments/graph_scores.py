@@ -29,8 +29,10 @@ from nasi_jax.spaces import nasbench_graph_text as notation
 
 NAMES = (
     "input-alignment", "ntk-probe", "ntk-one-batch", "ntk-participation-ratio", "grad_norm", "snip", "fisher", "naswot",
-    "zico", "params",
+    "zico", "synflow", "plain", "l2_norm", "grasp", "swap", "swap-regularised", "meco", "params",
 )  # fmt: skip
+KERNEL = ("ntk-trace", "ntk-per-sample", "ntk-condition-number", "ntk-effective-rank")
+"""Scores that take a gradient for each node of the batch, or for each of its outputs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Options:
         hidden: channels of the networks.
         batch: nodes in the batch.
         names: the scores.
+        kernel: scores that take a gradient for each node, and so fewer nodes and one seed.
+        kernel_batch: nodes in their batch.
         scores: folder of the score files; what is there is not computed again.
         out: the table to write.
     """
@@ -60,6 +64,8 @@ class Options:
     hidden: int = 64
     batch: int = 128
     names: tuple[str, ...] = NAMES
+    kernel: tuple[str, ...] = KERNEL
+    kernel_batch: int = 8
     scores: pathlib.Path = pathlib.Path("experiments/scores/graph_scores")
     out: pathlib.Path = pathlib.Path("experiments/results/graph_scores.md")
 
@@ -77,13 +83,20 @@ def main(options: Options) -> None:
     kinds |= {"random graphs": []}
     lines, best = head([*tables]), ["| scored on | selected by | draws | accuracy |", "| --- " * 4 + "|"]
     for kind, arguments in kinds.items():
-        path = options.scores / f"{kind.replace(' ', '-')}.csv"
-        size = ["--hidden", f"{options.hidden}", "--batch", f"{options.batch}", "--seeds", f"{options.seeds}"]
-        command = ["--space", "nasbench-graph", "--genotypes", str(drawn), "--score", *options.names, *size, *arguments]
-        if status := cli.main(["score", "--out", str(path), *command]):
-            raise SystemExit(status)
-        lines += rows(kind, path, tables, options.column)
-        best += selections(kind, path, next(iter(tables.values())), options.column)
+        paths = []
+        for part, names, batch, seeds in (
+            ("", options.names, options.batch, options.seeds),
+            ("-kernel", options.kernel, options.kernel_batch, 1),
+        ):
+            if not names:
+                continue
+            paths.append(options.scores / f"{kind.replace(' ', '-')}{part}.csv")
+            size = ["--hidden", f"{options.hidden}", "--batch", f"{batch}", "--seeds", f"{seeds}"]
+            command = ["--space", "nasbench-graph", "--genotypes", str(drawn), "--score", *names, *size, *arguments]
+            if status := cli.main(["score", "--out", str(paths[-1]), *command]):
+                raise SystemExit(status)
+        lines += rows(kind, paths, tables, options.column)
+        best += selections(kind, paths, next(iter(tables.values())), options.column)
     options.out.with_name(f"{options.out.stem}_best.md").write_text("\n".join(best) + "\n")
     text = "\n".join(lines) + "\n"
     options.out.write_text(text)
@@ -96,9 +109,9 @@ def head(tables: list[str]) -> list[str]:
     return ["| scored on | score | seeds | " + " | ".join(columns) + " |", "| --- " * (3 + len(columns)) + "|"]
 
 
-def rows(kind: str, path: pathlib.Path, tables: dict[str, tabular.Table], column: str) -> list[str]:
-    """Returns a line for each score of a file, and for each count of the architectures."""
-    texts, found, seeds = read(path)
+def rows(kind: str, paths: list[pathlib.Path], tables: dict[str, tabular.Table], column: str) -> list[str]:
+    """Returns a line for each score of some files, and for each count of the architectures."""
+    texts, found, seeds = read(paths)
     depths, lines = -found["minus depth"], []
     for name, values in found.items():
         cells = []
@@ -111,29 +124,32 @@ def rows(kind: str, path: pathlib.Path, tables: dict[str, tabular.Table], column
     return lines
 
 
-def read(path: pathlib.Path) -> tuple[list[str], dict[str, np.ndarray], dict[str, int]]:
-    """Returns the architectures of a file, what is better the larger, and the seeds that have all of a score."""
-    with path.open(newline="") as file:
-        listed = list(csv.DictReader(file))
-    texts = list(dict.fromkeys(row["genotype"] for row in listed))
-    values, seeds = {}, {}
-    for name in [n for n in listed[0] if n in SCORES]:
-        by_seed: dict[str, dict[str, float]] = {}
-        for row in listed:
-            if row[name]:
-                by_seed.setdefault(row["seed"], {})[row["genotype"]] = float(row[name])
-        whole = [[of[text] for text in texts] for of in by_seed.values() if len(of) == len(texts)]
-        if whole:
-            values[name] = (1 if SCORES[name].higher_is_better else -1) * np.mean(whole, axis=0)
-            seeds[name] = len(whole)
+def read(paths: list[pathlib.Path]) -> tuple[list[str], dict[str, np.ndarray], dict[str, int]]:
+    """Returns the architectures of files, what is better the larger, and the seeds that have all of a score."""
+    values: dict[str, np.ndarray] = {}
+    seeds: dict[str, int] = {}
+    texts: list[str] = []
+    for path in paths:
+        with path.open(newline="") as file:
+            listed = list(csv.DictReader(file))
+        texts = texts or list(dict.fromkeys(row["genotype"] for row in listed))
+        for name in [n for n in listed[0] if n in SCORES]:
+            by_seed: dict[str, dict[str, float]] = {}
+            for row in listed:
+                if row[name]:
+                    by_seed.setdefault(row["seed"], {})[row["genotype"]] = float(row[name])
+            whole = [[of[text] for text in texts] for of in by_seed.values() if len(of) == len(texts)]
+            if whole:
+                values[name] = (1 if SCORES[name].higher_is_better else -1) * np.mean(whole, axis=0)
+                seeds[name] = len(whole)
     counts = {"minus depth": depth, "minus sums": sums}
     values |= {name: -np.array([count(text) for text in texts], float) for name, count in counts.items()}
     return texts, values, seeds
 
 
-def selections(kind: str, path: pathlib.Path, table: tabular.Table, column: str) -> list[str]:
+def selections(kind: str, paths: list[pathlib.Path], table: tabular.Table, column: str) -> list[str]:
     """Returns a line for each score: the accuracy of the best of a hundred by it, over draws without repetition."""
-    texts, found, _ = read(path)
+    texts, found, _ = read(paths)
     truth = table.columns[column][[table.rows[text] for text in texts]]
     draws = [range(start, min(start + 100, len(texts))) for start in range(0, max(1, len(texts) - 99), 100)]
     chosen = {name: [truth[max(draw, key=lambda i, v=v: v[i])] for draw in draws] for name, v in found.items()}

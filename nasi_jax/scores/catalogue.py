@@ -354,6 +354,7 @@ SCORES: dict[str, Score] = {
         _vkdnw,
         "layers + entropy of the deciles of the Fisher information's eigenvalues, one parameter of each layer",
         "VKDNW, Týbl and Neumann, CVPR 2025; the parameter is the factor of a layer's first channel",
+        own=True,
         derived=True,
     ),
     "expressivity": Score(

@@ -281,7 +281,7 @@ def test_mutations_reach_every_operation_and_input():
     assert counts["0012"] == 32
 
 
-@pytest.mark.parametrize("name", ["jacob_cov", "epe_nas"])
+@pytest.mark.parametrize("name", ["jacob_cov", "epe_nas", "vkdnw"])
 def test_scores_of_inputs_of_each_examples_own_say_why_they_do_not_apply(name):
     config = scores.ScoreConfig(SPACE.Size(hidden=4), 4)
     with pytest.raises(
