@@ -3,9 +3,9 @@
     python experiments/leaderboard.py --nasbench201 nasbench201.csv.gz --transfer transfer/
 
 Scores random rows of each table by `nasi score` into the folder of `--scores`, where an interrupted experiment
-continues, on noise with random labels. Writes leaderboard.md, leaderboard.json and leaderboard.png into
-experiments/results/leaderboard; expected: experiments/README.md. An architecture that a table has in several rows
-counts once, with the mean of its figures.
+continues, on noise with random labels. A correlation and its interval are means over seeds. Writes leaderboard.md,
+leaderboard.json and leaderboard.png into experiments/results/leaderboard; expected: experiments/README.md. An
+architecture that a table has in several rows counts once, with the mean of its figures.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from matplotlib.figure import Figure
 from nasi_jax import cli, scores, spaces, tabular
 
 SCORES = (
-    "params", "flops", "zico", "ntk-participation-ratio", "grad_norm", "snip", "plain", "l2_norm", "jacob_cov",
-    "epe_nas", "naswot", "swap", "meco", "zen", "vkdnw", "expressivity", "progressivity", "trainability",
-    "feature-participation-ratio", "feature-effective-rank",
+    "params", "flops", "zico", "ntk-participation-ratio", "ntk-probe", "ntk-one-batch", "ntk-per-sample",
+    "ntk-condition-number", "ntk-effective-rank", "grad_norm", "snip", "plain", "l2_norm", "grasp", "synflow", "fisher",
+    "jacob_cov", "epe_nas", "naswot", "swap", "swap-regularised", "meco", "zen", "vkdnw", "expressivity",
+    "progressivity", "trainability", "feature-participation-ratio", "feature-effective-rank", "input-alignment",
 )  # fmt: skip
 TRANSFER = "log(swap+meco+feature-effective-rank+params)"
 """The formula `transfer` of `nasi_jax.scores.FORMULAS`; parameters are those of the published networks here."""
@@ -95,6 +96,7 @@ class Options:
         names: the scores.
         tables: which tables.
         cells: rows of each table at most; those of `SOURCES` by default.
+        seeds: initialisations and batches.
         resamples: bootstrap samples for the intervals.
         timed: architectures on which each score is timed by itself; none where it is 0.
         tiny: smallest sizes, for a test of this script.
@@ -104,10 +106,11 @@ class Options:
     transfer: pathlib.Path
     scores: pathlib.Path = pathlib.Path("runs/leaderboard")
     out: pathlib.Path = pathlib.Path("experiments/results/leaderboard")
-    formulas: tuple[str, ...] = (TRANSFER, "swap+meco+params", "meco+params", "zico+params")
+    formulas: tuple[str, ...] = (TRANSFER, "swap+meco+params", "meco+params", "zico+params", "ratio-zico")
     names: tuple[str, ...] = SCORES
     tables: tuple[str, ...] = tuple(SOURCES)
     cells: int | None = None
+    seeds: int = 3
     resamples: int = 1000
     timed: int = 8
     tiny: bool = False
@@ -127,7 +130,7 @@ def main(options: Options) -> None:
         looked_up = table.lookup(texts, space)
         for proxy, label in source.proxies.items():
             if label in _COUNTS:  # of the published networks, and not of the small ones that are scored
-                values[label] = looked_up[proxy]
+                values[label] = np.stack([looked_up[proxy]] * options.seeds)
         counts[name] = len(texts)
         for column, figure in source.figures.items():
             ranked = found[f"{name}, {figure}"] = {}
@@ -136,10 +139,15 @@ def main(options: Options) -> None:
             for proxy, label in source.proxies.items():
                 if label in _COUNTS:
                     continue
-                ranked[PUBLISHED + label] = spearman(looked_up[proxy], looked_up[column], options.resamples)
+                ranked[PUBLISHED + label] = spearman(looked_up[proxy][None], looked_up[column], options.resamples)
             for formula in options.formulas:
-                combined = scores.Formula.parse(formula).ranked(values)
-                ranked[formula] = spearman(combined, looked_up[column], options.resamples)
+                parsed = scores.Formula.parse(formula)
+                if not set(parsed.weights) <= set(values):
+                    continue
+                combined = [
+                    parsed.ranked({n: figures[i] for n, figures in values.items()}) for i in range(options.seeds)
+                ]
+                ranked[formula] = spearman(np.stack(combined), looked_up[column], options.resamples)
     seconds = timed(options)
     names = list(dict.fromkeys(score for ranked in found.values() for score in ranked))
     lines = ["| score | " + " | ".join(found) + " | time, of zico's |", "| --- " * (len(found) + 2) + "|"]
@@ -157,7 +165,7 @@ def main(options: Options) -> None:
 
 
 def scored(options: Options, name: str, table: tabular.Table) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Scores some rows of a table; returns the architectures and each score, larger for those said to be better."""
+    """Scores some rows of a table; returns them and each score (seeds, rows), larger for those said to be better."""
     source = SOURCES[name]
     stem = options.scores / source.space
     options.scores.mkdir(parents=True, exist_ok=True)
@@ -168,21 +176,30 @@ def scored(options: Options, name: str, table: tabular.Table) -> tuple[list[str]
     settings = source.settings | ({"channels": 6, "batch": 4, "image-size": 8} if options.tiny else {})
     arguments = [f"--{key}={value}" for key, value in settings.items()]
     arguments += ["--space", source.space, "--genotypes", str(chosen), "--score", *options.names]
+    arguments += ["--seeds", str(options.seeds)]
     status = cli.main(["score", "--out", str(stem.with_suffix(".csv")), *arguments])
     if status:
         raise SystemExit(status)
     with stem.with_suffix(".csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    values = {score: np.array([float(row[score]) for row in rows]) for score in options.names}
+    by_seed = [[row for row in rows if row["seed"] == str(seed)] for seed in range(options.seeds)]
+    values = {
+        score: np.array([[float(row[score] or math.nan) for row in part] for part in by_seed])
+        for score in options.names
+    }
     signs = {score: 1 if scores.SCORES[score].higher_is_better else -1 for score in options.names}
-    return [row["genotype"] for row in rows], {score: signs[score] * column for score, column in values.items()}
+    return [row["genotype"] for row in by_seed[0]], {score: signs[score] * column for score, column in values.items()}
 
 
-def spearman(score: np.ndarray, truth: np.ndarray, resamples: int) -> dict[str, float]:
-    """Returns the correlation with its 95% interval."""
-    if np.isfinite(score).sum() < 3:
-        return dict.fromkeys(("value", "low", "high"), math.nan)
-    return tabular.rank(score, truth, resamples=resamples, only=("spearman",)).statistics["spearman"]._asdict()
+def spearman(score: np.ndarray, truth: np.ndarray, resamples: int) -> dict[str, Any]:
+    """Returns the mean correlation of some seeds (seeds, rows) with its 95% interval, and each one's."""
+    found = []
+    for values in score:
+        if np.isfinite(values).sum() < 3:
+            return dict.fromkeys(("value", "low", "high"), math.nan)
+        found.append(tabular.rank(values, truth, resamples=resamples, only=("spearman",)).statistics["spearman"])
+    means = zip(("value", "low", "high"), np.mean(found, axis=0).tolist(), strict=True)
+    return dict(means) | {"seeds": [one[0] for one in found]}
 
 
 def timed(options: Options) -> dict[str, float]:
