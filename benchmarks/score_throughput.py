@@ -193,7 +193,7 @@ def peer(space: str, setting: Setting, i: int, side_by_side: int) -> Callable[[S
         if space == "nasbench201":
             return torch_nasbench201.network(genotype, channels, depth)
         built = torch_darts.Network(genotype, channels, depth)
-        built.head_after = None  # scores have no auxiliary head
+        built.head_after = -1  # scores have no auxiliary head
         return built
 
     def squared_norm(genotype: Any) -> float:
