@@ -80,7 +80,11 @@ class Correlate:
         texts = list(dict.fromkeys(text for text, _ in rows))
         space = spaces.get(self.space)
         table = nasi_jax.tabular.Table.read(self.table, self.column, space if self.repeated == "mean" else None)
-        texts = [text for text in texts if self._is_in(space, text)]
+        scored, texts = len(texts), [text for text in texts if self._is_in(space, text)]
+        if not texts:
+            raise ValueError(
+                f"subset: expected some of the {scored} scored architectures, {self.subset!r} has none of them"
+            )
         asked = len(texts)
         texts = [text for text in texts if self.missing == "error" or table.row(space, text) is not None]
         if not texts:

@@ -207,6 +207,10 @@ def test_formulas_and_subsets(files, tmp_path, capsys):
     assert "Architectures of the subset valid of nasbench201 alone." in capsys.readouterr().out
     assert run("--out", "d", "--subset", "valied") == 2
     assert "did you mean 'valid'" in capsys.readouterr().err
+    dead = next(cell for cell, whole in zip(cells, valid, strict=True) if not whole)
+    (tmp_path / "dead.csv").write_text(f"genotype,seed,snip,reason\n{dead},0,1.0,\n")
+    assert run("--out", "e", "--subset", "valid", scores=("dead.csv",)) == 2
+    assert "subset: expected some of the 1 scored architectures, 'valid' has none of them" in capsys.readouterr().err
 
 
 def test_architectures_in_several_rows_of_the_table(files, tmp_path, capsys):
