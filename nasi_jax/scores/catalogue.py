@@ -100,6 +100,7 @@ class Score:
         data: whether it looks at inputs.
         double: whether float32 overflows in it, so that it needs float64.
         floating: whether it needs inputs that are numbers, and not token ids alone.
+        maps: whether it needs layers of channels at several places, which networks of graphs do not show.
         own: whether it needs inputs that are each example's own, and not of one graph that they are all part of.
         classes: whether it needs labels that are classes.
         features: whether it needs a network that shows what its blocks hand on.
@@ -117,6 +118,7 @@ class Score:
     data: bool = True
     double: bool = False
     floating: bool = False
+    maps: bool = False
     own: bool = False
     classes: bool = False
     features: bool = False
@@ -340,6 +342,7 @@ SCORES: dict[str, Score] = {
         _of_units(proxies.meco),
         "sum over layers of the least eigenvalue of the channels' correlation for one example",
         "MeCo, Jiang et al., NeurIPS 2023; layers are those that a ReLU reads",
+        maps=True,
     ),
     "zen": Score(
         _zen,

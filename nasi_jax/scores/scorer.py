@@ -142,6 +142,10 @@ class Scorer:
                 raise ValueError(f"score: {name} needs inputs that are numbers, {space.name} reads others here")
             if found.own and floating and not own:
                 raise ValueError(f"score: {name} needs inputs of each example's own, here all are parts of one graph")
+            if found.maps and isinstance(x, data.GraphInput):
+                raise ValueError(
+                    f"score: {name} needs layers of channels at several places, networks of graphs show none"
+                )
             if found.classes and not (isinstance(y, jax.ShapeDtypeStruct) and jnp.issubdtype(y.dtype, jnp.integer)):
                 raise ValueError(f"score: {name} needs labels that are classes, the data have others")
             if named(name)[1].get("batch", 0) > config.batch:

@@ -290,6 +290,13 @@ def test_scores_of_inputs_of_each_examples_own_say_why_they_do_not_apply(name):
         scores.Scorer(SPACE, SPACE.noise(3), [name], config)
 
 
+@pytest.mark.parametrize("level", ["node", "graph"])
+def test_scores_of_channels_at_several_places_say_why_they_do_not_apply(level):
+    source, config = data.RandomGraphs(level=level), scores.ScoreConfig(SPACE.Size(hidden=4), 4)
+    with pytest.raises(ValueError, match="score: meco needs layers of channels at several places"):
+        scores.Scorer(SPACE, source, ["meco"], config)
+
+
 def test_alignment_is_of_last_features_with_averaged_inputs():
     """By the derived network's own features, against dense matrices."""
     source = data.from_graphs([data.Graph(FEATURES, ENDS)], np.arange(5) % 2, level="node", padding=(7, 9))
