@@ -3,10 +3,10 @@
     python experiments/transnas_search.py --table transnas_micro.csv.gz
 
 The participation ratio of the NTK selects in three ways: as NASI's objective, as the score of evolution, and as the
-score by which the best of 100 random cells is taken. Beside them stand evolution with the formula `transfer`, the cell
-with the most parameters, and a random cell. The table is a CSV file with the columns `arch` and one figure for each
-task, larger is better. Searches that are finished are not run again. Writes a table and a figure into
-experiments/results/transnas_search; expected: experiments/README.md.
+score by which the best of 100 random cells is taken. Beside them stand the cell with the most parameters and a random
+cell. The table is a CSV file with the columns `arch` and one figure for each task, larger is better. Searches that are
+finished are not run again. Writes a table and a figure into experiments/results/transnas_search; expected:
+experiments/README.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ WAYS = {
     "NASI, participation ratio": ("--strategy", "nasi"),
     "evolution, participation ratio": ("--strategy", "evolution", "--score", RATIO, "--evaluations", "400"),
     "best of 100, participation ratio": ("--strategy", "random", "--score", RATIO, "--evaluations", "100"),
-    "evolution, transfer": ("--strategy", "evolution", "--score", "transfer", "--evaluations", "400"),
 }
 FEW = {"nasi": ("--steps", "4", "--rounds", "2"), "evolution": ("--population", "4", "--contenders", "2")}
 """What lets a search run with few networks."""
