@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 _TOGETHER = 16
 _LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
-_WITHOUT_CONVOLUTIONS = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+_WITHOUT_CONVOLUTIONS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 
 
 def jit_network(function: Callable[..., R], **options: Any) -> Callable[..., R]:
@@ -148,7 +148,8 @@ def compiler_options() -> dict[str, str] | None:
     """Returns the options of `jit_network`, or None where there are none.
 
     There are none on other devices than CPUs, for a version of XLA that does not know them, and where the user's
-    XLA_FLAGS say which library is to be used.
+    XLA_FLAGS say which library is to be used. Products are handed over one by one, as XLA does by itself: those that
+    are fused with what they read come out wrong where that is a constant.
     """
     if jax.default_backend() != "cpu" or _LIBRARY in os.environ.get("XLA_FLAGS", ""):
         return None

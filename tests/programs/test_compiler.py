@@ -45,6 +45,15 @@ def test_convolutions_are_not_ynnpacks_and_the_users_flags_go_before(flags):
     assert (options == "None") == bool(flags)
 
 
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_a_product_of_constants_is_right(value):
+    """Where XLA fuses what a product reads with it, memory is read that nobody has written."""
+    scaled = programs.jit_network(lambda x: (jnp.full((8, 256), value) * x) @ jnp.full((256, 8), 2.0))
+    constant = programs.jit_network(lambda: jnp.full((8, 256), value) @ jnp.full((8, 256), value).T)
+    np.testing.assert_allclose(scaled(jnp.ones(())), np.full((8, 8), 512 * value), rtol=1e-6)
+    np.testing.assert_allclose(constant(), np.full((8, 8), 256 * value**2), rtol=1e-6)
+
+
 def test_options_that_xla_does_not_know_are_left_out(monkeypatch):
     compiler = sys.modules["nasi_jax.programs.compiler"]
     monkeypatch.setattr(compiler, "_LIBRARY", "xla_cpu_no_such_option")
