@@ -102,7 +102,9 @@ def above(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def markdown(options: Options, found: dict[str, np.ndarray], truth: np.ndarray) -> list[str]:
     """Returns figures of the selected cells and how many of all cells are below them, means and deviations."""
     lines = [
-        "| selected by | searches | " + " | ".join(f"{task} | above % of all cells" for task in options.tasks) + " |",
+        "| selected by | searches | "
+        + " | ".join(f"{task} | {task}, above % of all cells" for task in options.tasks)
+        + " |",
         "| --- " * (2 * len(options.tasks) + 2) + "|",
     ]
     for name, values in (found | {"a random cell": truth}).items():
@@ -129,7 +131,7 @@ def figure(options: Options, found: dict[str, np.ndarray], truth: np.ndarray) ->
         axes.set(title=task, xlabel="percentage of all cells that are worse", xlim=(-3, 103))
         axes.set_yticks(range(len(found)), list(found))
         axes.grid(axis="x", alpha=0.3)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(found) - 0.5, -0.5)
     return drawn
 
 
