@@ -156,6 +156,8 @@ def _tables(path: str) -> list[list[dict[str, str]]]:
             header, heading = None, line.strip().removesuffix(":") or heading
         elif header is None:
             header = cells
+            if len(set(header)) < len(header):
+                raise ValueError(f"{path}: expected columns of different names, got {header}")
             found.append([])
         elif set("".join(cells)) != {"-"}:
             found[-1].append({HEADING: heading} | dict(zip(header, cells, strict=True)))
