@@ -79,8 +79,8 @@ class Options:
     judged: int = 50
     drawn: int = 100
     ranking_steps: int = 600
-    epochs: int = 1
-    learning_rate: float = 2e-3
+    epochs: int = 3
+    learning_rate: float = 1e-3
     batch: int = 8
     sizes: int = len(HAND_MADE)
     smoke: bool = False
@@ -99,7 +99,7 @@ def main(options: Options) -> None:
         )  # fmt: skip
     training, test = read(options)
     recipe = dataclasses.replace(
-        train.RECIPES["masked-words"], epochs=options.epochs, warmup=0.1, learning_rate=options.learning_rate,
+        train.RECIPES["masked-words"], epochs=options.epochs, warmup=0.5, learning_rate=options.learning_rate,
         batch=options.batch, dropout=0.0, initialisation="he", width=options.width, embedding=options.embedding,
     )  # fmt: skip
     size = train.size(SPACE, recipe)
@@ -148,7 +148,7 @@ def main(options: Options) -> None:
                     record["rows"].append(row | {"loss": loss})
                     print(record["rows"][-1], flush=True)
                 save(options, record)
-    write(options, limits[: options.sizes], list(networks), record)
+    write(options, limits[: options.sizes], list(networks), record, by_frequency(training, test))
 
 
 def stored(options: Options) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def read(options: Options) -> tuple[data.TokenData, data.TokenData]:
     ids = np.full(1 + max(tokens.max(), kept.max()), vocabulary.unknown)
     ids[kept] = np.arange(5, 5 + len(kept))
     rows = ids[tokens[: len(tokens) // options.length * options.length]].reshape(-1, options.length)
-    # what stands for rare words is never to be guessed
+    # without sequences of which most is what stands for rare words
     rows = rows[(rows != vocabulary.unknown).mean(axis=1) > 0.5]
     whole = data.from_tokens(rows, labels="masked", vocabulary=vocabulary)
     first = np.arange(len(whole) - len(whole) // 5)
@@ -283,8 +283,19 @@ def write_blocks(options: Options, record: dict[str, Any]) -> None:
     print("\n".join(blocks))
 
 
-def write(options: Options, limits: Sequence[float], names: Sequence[str], record: dict[str, Any]) -> None:
-    """Writes the table of the trainings and the figure."""
+def by_frequency(training: data.TokenData, test: data.TokenData) -> float:
+    """Returns the held-out loss of guessing each word by how frequent it is in training, whatever stands around it."""
+    ids, masked = np.asarray(training.ids)[np.asarray(training.x)], np.asarray(test.y)
+    counts = np.bincount(ids.ravel(), minlength=training.vocabulary.size) + 1.0
+    losses = -np.log(counts / counts.sum())
+    there = masked >= 0
+    return float(np.mean(np.sum(losses[masked] * there, axis=1) / np.maximum(there.sum(axis=1), 1)))
+
+
+def write(
+    options: Options, limits: Sequence[float], names: Sequence[str], record: dict[str, Any], frequency: float
+) -> None:
+    """Writes the table of the trainings and the figure, beside the loss of guessing by frequency."""
     head = " | ".join(f"up to {limit / 1e3:.0f}k" for limit in limits)
     lines = [f"| held-out loss of masked words | {head} |", "| --- " * (len(limits) + 1) + "|"]
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -296,6 +307,8 @@ def write(options: Options, limits: Sequence[float], names: Sequence[str], recor
         lines.append(f"| {name} | {' | '.join(cells)} |")
         means = [np.mean([row["params"] for row in found]) for found in of_sizes]
         axes.errorbar(means, [x.mean() for x in losses], [x.std() for x in losses], marker="o", capsize=3, label=name)
+    lines.append(f"| guessing by frequency | {' | '.join([f'{frequency:.3f}'] * len(limits))} |")
+    axes.axhline(frequency, color="0.6", linestyle="--", linewidth=1, label="guessing by frequency")
     axes.set(xscale="log", xlabel="parameters", ylabel="held-out loss of masked words")
     axes.legend()
     figure.savefig(options.out / "losses.png", dpi=120)
