@@ -29,7 +29,7 @@ from nasi_jax.spaces import nasbench_graph_text as notation
 
 NAMES = (
     "input-alignment", "ntk-probe", "ntk-one-batch", "ntk-participation-ratio", "grad_norm", "snip", "fisher", "naswot",
-    "zico", "synflow", "plain", "l2_norm", "grasp", "swap", "swap-regularised", "params",
+    "zico", "synflow", "plain", "l2_norm", "grasp", "swap", "swap-regularised", "params", "flops",
 )  # fmt: skip
 KERNEL = ("ntk-per-sample", "ntk-condition-number", "ntk-effective-rank")
 """Scores that take a gradient for each node of the batch; the exact trace takes one for each output of each node."""
