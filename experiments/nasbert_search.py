@@ -310,7 +310,7 @@ def write(
     lines.append(f"| guessing by frequency | {' | '.join([f'{frequency:.3f}'] * len(limits))} |")
     axes.axhline(frequency, color="0.6", linestyle="--", linewidth=1, label="guessing by frequency")
     axes.set(xscale="log", xlabel="parameters", ylabel="held-out loss of masked words")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(options.out / "losses.png", dpi=120)
     write_atomic(options.out / "table.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
