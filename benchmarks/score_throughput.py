@@ -127,7 +127,7 @@ def main(options: Options) -> None:
             programs[f"{compilation}, {size}"] = functools.partial(computed, scorer, scorer.draw(0))
             programs[f"{compilation}, {size}"](genotypes)
             cold[f"{compilation}, {size}"] = time.perf_counter() - start
-            scorers[size] = scorer
+            scorers.setdefault(size, scorer)
     if importlib.util.find_spec("torch"):
         for size in setting.peers:
             for name, side_by_side in (("PyTorch", 1), ("PyTorch side by side", os.cpu_count() or 1)):
@@ -146,7 +146,7 @@ def main(options: Options) -> None:
         peers = [name for name in (f"PyTorch, {size}", f"PyTorch, {setting.peers[-1]}") if name in seconds]
         return seconds[peers[0]] if peers else next(iter(seconds.values()))
 
-    one = f"PyTorch, {', '.join(setting.peers)}," if importlib.util.find_spec("torch") else next(iter(seconds))
+    one = "PyTorch" if f"PyTorch, {setting.peers[0]}" in seconds else next(iter(seconds))
     lines = [f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {setting.cells} cells; {one} is 1.", ""]
     lines += [f"| compiled, size | a cell | compilation, in cells | {setting.total} cells |", "| --- " * 4 + "|"]
     for name, warm in seconds.items():

@@ -34,6 +34,9 @@ NAMES = (
 KERNEL = ("ntk-per-sample", "ntk-condition-number", "ntk-effective-rank")
 """Scores that take a gradient for each node of the batch; the exact trace takes one for each output of each node."""
 
+Scored = tuple[list[str], dict[str, np.ndarray], dict[str, int]]
+"""Architectures, what is better the larger by its name, and how many seeds have all of a score."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -83,20 +86,18 @@ def main(options: Options) -> None:
     kinds |= {"random graphs": []}
     lines, best = head([*tables]), ["| scored on | selected by | draws | accuracy |", "| --- " * 4 + "|"]
     for kind, arguments in kinds.items():
-        paths = []
-        for part, names, batch, seeds in (
-            ("", options.names, options.batch, options.seeds),
-            ("-kernel", options.kernel, options.kernel_batch, 1),
-        ):
-            if not names:
-                continue
-            paths.append(options.scores / f"{kind.replace(' ', '-')}{part}.csv")
-            size = ["--hidden", f"{options.hidden}", "--batch", f"{batch}", "--seeds", f"{seeds}"]
-            command = ["--space", "nasbench-graph", "--genotypes", str(drawn), "--score", *names, *size, *arguments]
-            if status := cli.main(["score", "--out", str(paths[-1]), *command]):
+        stem = kind.replace(" ", "-")
+        common = ["--space", "nasbench-graph", "--genotypes", str(drawn), "--hidden", f"{options.hidden}", *arguments]
+        commands = {
+            f"{stem}.csv": ["--batch", f"{options.batch}", "--seeds", f"{options.seeds}", "--score", *options.names],
+            f"{stem}-kernel.csv": ["--batch", f"{options.kernel_batch}", "--score", *options.kernel],
+        }
+        for name, command in commands.items():
+            if status := cli.main(["score", "--out", str(options.scores / name), *common, *command]):
                 raise SystemExit(status)
-        lines += rows(kind, paths, tables, options.column)
-        best += selections(kind, paths, next(iter(tables.values())), options.column)
+        found = read([options.scores / name for name in commands])
+        lines += rows(kind, found, tables, options.column)
+        best += selections(kind, found, next(iter(tables.values())), options.column)
     options.out.with_name(f"{options.out.stem}_best.md").write_text("\n".join(best) + "\n")
     text = "\n".join(lines) + "\n"
     options.out.write_text(text)
@@ -109,9 +110,9 @@ def head(tables: list[str]) -> list[str]:
     return ["| scored on | score | seeds | " + " | ".join(columns) + " |", "| --- " * (3 + len(columns)) + "|"]
 
 
-def rows(kind: str, paths: list[pathlib.Path], tables: dict[str, tabular.Table], column: str) -> list[str]:
-    """Returns a line for each score of some files, and for each count of the architectures."""
-    texts, found, seeds = read(paths)
+def rows(kind: str, scored: Scored, tables: dict[str, tabular.Table], column: str) -> list[str]:
+    """Returns a line for each score, and for each count of the architectures."""
+    texts, found, seeds = scored
     depths, lines = -found["minus depth"], []
     for name, values in found.items():
         cells = []
@@ -124,8 +125,8 @@ def rows(kind: str, paths: list[pathlib.Path], tables: dict[str, tabular.Table],
     return lines
 
 
-def read(paths: list[pathlib.Path]) -> tuple[list[str], dict[str, np.ndarray], dict[str, int]]:
-    """Returns the architectures of files, what is better the larger, and the seeds that have all of a score."""
+def read(paths: list[pathlib.Path]) -> Scored:
+    """Returns what files of scores of the same architectures have."""
     values: dict[str, np.ndarray] = {}
     seeds: dict[str, int] = {}
     texts: list[str] = []
@@ -147,9 +148,9 @@ def read(paths: list[pathlib.Path]) -> tuple[list[str], dict[str, np.ndarray], d
     return texts, values, seeds
 
 
-def selections(kind: str, paths: list[pathlib.Path], table: tabular.Table, column: str) -> list[str]:
+def selections(kind: str, scored: Scored, table: tabular.Table, column: str) -> list[str]:
     """Returns a line for each score: the accuracy of the best of a hundred by it, over draws without repetition."""
-    texts, found, _ = read(paths)
+    texts, found, _ = scored
     truth = table.columns[column][[table.rows[text] for text in texts]]
     draws = [range(start, min(start + 100, len(texts))) for start in range(0, max(1, len(texts) - 99), 100)]
     chosen = {name: [truth[max(draw, key=lambda i, v=v: v[i])] for draw in draws] for name, v in found.items()}

@@ -106,7 +106,7 @@ class Options:
     transfer: pathlib.Path
     scores: pathlib.Path = pathlib.Path("runs/leaderboard")
     out: pathlib.Path = pathlib.Path("experiments/results/leaderboard")
-    formulas: tuple[str, ...] = (TRANSFER, "swap+meco+params", "meco+params", "zico+params", "ratio-zico")
+    formulas: tuple[str, ...] = (TRANSFER, "swap+meco+params", "meco+params", "zico+params")
     names: tuple[str, ...] = SCORES
     tables: tuple[str, ...] = tuple(SOURCES)
     cells: int | None = None
@@ -142,8 +142,6 @@ def main(options: Options) -> None:
                 ranked[PUBLISHED + label] = spearman(looked_up[proxy][None], looked_up[column], options.resamples)
             for formula in options.formulas:
                 parsed = scores.Formula.parse(formula)
-                if not set(parsed.weights) <= set(values):
-                    continue
                 combined = [
                     parsed.ranked({n: figures[i] for n, figures in values.items()}) for i in range(options.seeds)
                 ]
