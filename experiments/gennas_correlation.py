@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import scipy.stats
 import tyro
-from nasbench201_correlation import COLUMNS, read
+from nasbench201_correlation import COLUMNS
 
 from nasi_jax import cli, spaces, tabular
-from nasi_jax.scores import Formula
+from nasi_jax.scores import Formula, ScoreTable
 
 REDUCED = {"channels": 16, "cells": 1, "batch": 16, "image-size": 32}
 """The size that gennas_sizes.py recommends, with as many steps as `STEPS`."""
@@ -134,8 +134,8 @@ def scored(
     status = cli.main(["score", "--out", str(path), *arguments, "--score", *names])
     if status:
         raise SystemExit(status)
-    values, texts = read(path)
-    return {score: column[0] for score, column in values.items()}, texts
+    written = ScoreTable.read([path])
+    return {score: column[0] for score, column in written.oriented().items()}, written.architectures
 
 
 def sums(known: dict[str, np.ndarray]) -> list[tuple[str, ...]]:

@@ -15,7 +15,6 @@ first table; expected: experiments/README.md.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import pathlib
 
@@ -24,7 +23,7 @@ import tyro
 from scipy.stats import rankdata
 
 from nasi_jax import cli, tabular
-from nasi_jax.scores import SCORES
+from nasi_jax.scores import ScoreTable
 from nasi_jax.spaces import nasbench_graph_text as notation
 
 NAMES = (
@@ -131,18 +130,13 @@ def read(paths: list[pathlib.Path]) -> Scored:
     seeds: dict[str, int] = {}
     texts: list[str] = []
     for path in paths:
-        with path.open(newline="") as file:
-            listed = list(csv.DictReader(file))
-        texts = texts or list(dict.fromkeys(row["genotype"] for row in listed))
-        for name in [n for n in listed[0] if n in SCORES]:
-            by_seed: dict[str, dict[str, float]] = {}
-            for row in listed:
-                if row[name]:
-                    by_seed.setdefault(row["seed"], {})[row["genotype"]] = float(row[name])
-            whole = [[of[text] for text in texts] for of in by_seed.values() if len(of) == len(texts)]
+        written = ScoreTable.read([path])
+        texts = texts or written.architectures
+        rows = [written.architectures.index(text) for text in texts]
+        for name, column in written.oriented().items():
+            whole = [figures for figures in column[:, rows] if np.isfinite(figures).all()]
             if whole:
-                values[name] = (1 if SCORES[name].higher_is_better else -1) * np.mean(whole, axis=0)
-                seeds[name] = len(whole)
+                values[name], seeds[name] = np.mean(whole, axis=0), len(whole)
     counts = {"minus depth": depth, "minus sums": sums}
     values |= {name: -np.array([count(text) for text in texts], float) for name, count in counts.items()}
     return texts, values, seeds

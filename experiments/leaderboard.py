@@ -10,7 +10,6 @@ architecture that a table has in several rows counts once, with the mean of its 
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
@@ -96,6 +95,7 @@ class Options:
         names: the scores.
         tables: which tables.
         cells: rows of each table at most; those of `SOURCES` by default.
+        first: how many of the drawn rows are left out first, such as those on which a formula was chosen.
         seeds: initialisations and batches.
         resamples: bootstrap samples for the intervals.
         timed: architectures on which each score is timed by itself; none where it is 0.
@@ -110,6 +110,7 @@ class Options:
     names: tuple[str, ...] = SCORES
     tables: tuple[str, ...] = tuple(SOURCES)
     cells: int | None = None
+    first: int = 0
     seeds: int = 3
     resamples: int = 1000
     timed: int = 8
@@ -170,7 +171,7 @@ def scored(options: Options, name: str, table: tabular.Table) -> tuple[list[str]
     texts = [*table.rows]
     random.Random(0).shuffle(texts)
     chosen = stem.with_suffix(".txt")
-    chosen.write_text("\n".join(texts[: options.cells or source.cells]) + "\n")
+    chosen.write_text("\n".join(texts[options.first :][: options.cells or source.cells]) + "\n")
     settings = source.settings | ({"channels": 6, "batch": 4, "image-size": 8} if options.tiny else {})
     arguments = [f"--{key}={value}" for key, value in settings.items()]
     arguments += ["--space", source.space, "--genotypes", str(chosen), "--score", *options.names]
@@ -178,15 +179,8 @@ def scored(options: Options, name: str, table: tabular.Table) -> tuple[list[str]
     status = cli.main(["score", "--out", str(stem.with_suffix(".csv")), *arguments])
     if status:
         raise SystemExit(status)
-    with stem.with_suffix(".csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    by_seed = [[row for row in rows if row["seed"] == str(seed)] for seed in range(options.seeds)]
-    values = {
-        score: np.array([[float(row[score] or math.nan) for row in part] for part in by_seed])
-        for score in options.names
-    }
-    signs = {score: 1 if scores.SCORES[score].higher_is_better else -1 for score in options.names}
-    return [row["genotype"] for row in by_seed[0]], {score: signs[score] * column for score, column in values.items()}
+    written = scores.ScoreTable.read([stem.with_suffix(".csv")])
+    return written.architectures, written.oriented()
 
 
 def spearman(score: np.ndarray, truth: np.ndarray, resamples: int) -> dict[str, Any]:

@@ -9,7 +9,6 @@ In the table, Spearman correlations are means over seeds, and in brackets those 
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import pathlib
@@ -21,7 +20,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from nasi_jax import cli, tabular
-from nasi_jax.scores import score as parsed
+from nasi_jax.scores import ScoreTable
 
 COLUMNS = ("cifar10_test", "cifar100_test", "imagenet16_test")
 CHEAP = (
@@ -109,7 +108,8 @@ def main(options: Options) -> None:
         status = cli.main(["score", "--out", str(path), *arguments])
         if status:
             raise SystemExit(status)
-        scores, texts = read(path)
+        written = ScoreTable.read([path])
+        scores, texts = written.oriented(), written.architectures
         if name == HELD_OUT:
             unseen = slice(len(texts) // 3, None)
             scores, texts = {score: values[:, unseen] for score, values in scores.items()}, texts[unseen]
@@ -162,17 +162,6 @@ def draw(name: str, scores: dict[str, np.ndarray], truth: dict[str, np.ndarray])
             axes.set_xscale("log")
         axes.set_title(f"|{score}|" if (values[:, shown] < 0).any() else score, fontsize=9)
     return figure
-
-
-def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Returns each score as an array (seeds, cells), larger for cells said to be better, and the cells."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = [name for name in rows[0] if name not in {"genotype", "seed", "reason"}]
-    seeds = len({row["seed"] for row in rows})
-    texts = [row["genotype"] for row in rows[: len(rows) // seeds]]
-    values = {name: np.reshape([float(row[name]) for row in rows], (seeds, -1)) for name in names}
-    return {name: column if parsed(name).higher_is_better else -column for name, column in values.items()}, texts
 
 
 def over_seeds(values: np.ndarray, truth: np.ndarray) -> list[float]:

@@ -10,7 +10,6 @@ experiments/results/nasbench201_selection; expected: experiments/README.md.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import pathlib
 
@@ -19,7 +18,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from nasi_jax import tabular
-from nasi_jax.scores import SCORES
+from nasi_jax.scores import ScoreTable
 
 COLUMNS = ("cifar10_test", "cifar100_test", "imagenet16_test")
 VALIDATION = "cifar10_val_12ep"
@@ -48,7 +47,9 @@ class Options:
 
 def main(options: Options) -> None:
     """Draws, selects, and writes the results."""
-    scores, texts = read(options.scores)
+    written = ScoreTable.read([options.scores])
+    scores = {name: values.mean(axis=0) for name, values in written.oriented().items()}
+    texts = written.architectures
     truth = tabular.Table.read(options.table, (*COLUMNS, VALIDATION)).lookup(texts)
     for combination in options.combine:
         scores[combination] = tabular.rank_sum([scores[part] for part in combination.split("+")])
@@ -81,19 +82,6 @@ def select(score: np.ndarray, accuracies: np.ndarray, size: int, draws: int) -> 
     order = np.where(np.isnan(score), -np.inf, score)
     subsets = [rng.choice(len(score), size, replace=False) for _ in range(draws)]
     return accuracies[[subset[np.argmax(order[subset])] for subset in subsets]]
-
-
-def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Returns the mean of each score over its seeds, larger for cells said to be better, and the cells."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    seeds = len({row["seed"] for row in rows})
-    scores = {}
-    for name in rows[0]:
-        if name in SCORES:
-            values = np.reshape([float(row[name]) for row in rows], (seeds, -1)).mean(axis=0)
-            scores[name] = values if SCORES[name].higher_is_better else -values
-    return scores, [row["genotype"] for row in rows[: len(rows) // seeds]]
 
 
 def draw(found: dict[str, np.ndarray], sizes: list[int]) -> Figure:

@@ -19,8 +19,7 @@ from nasi_jax import spaces
 from nasi_jax.runs.files import remove_partial, write_atomic
 from nasi_jax.runs.folder import RunFolderError, lock_folder
 from nasi_jax.runs.progress import Progress
-from nasi_jax.scores import Formula
-from nasi_jax.scores.catalogue import SCORES
+from nasi_jax.scores import Formula, ScoreTable, higher_is_better
 from nasi_jax.spaces.text import unknown
 
 _RESULT, _TABLE = "correlation.json", "correlation.md"
@@ -76,8 +75,8 @@ class Correlate:
         """
         if self.resamples < 1:
             raise ValueError(f"resamples: expected a positive integer, got {self.resamples}")
-        names, rows, failed = _read(self.scores)
-        texts = list(dict.fromkeys(text for text, _ in rows))
+        written = ScoreTable.read(self.scores)
+        names, texts = list(written.values), written.architectures
         space = spaces.get(self.space)
         table = nasi_jax.tabular.Table.read(self.table, self.column, space if self.repeated == "mean" else None)
         scored, texts = len(texts), [text for text in texts if self._is_in(space, text)]
@@ -90,25 +89,25 @@ class Correlate:
         if not texts:
             raise ValueError(f"table: expected some of the {asked} architectures, {str(self.table)!r} has none of them")
         truth = table.lookup(texts, space)
-        seeds = sorted({seed for _, seed in rows})
+        kept = set(texts)
+        rows = [text in kept for text in written.architectures]
         # the mean over seeds, not a number where a seed is missing or failed
-        absent = dict.fromkeys(names, math.nan)
-        values = {
-            name: np.mean([[rows.get((t, s), absent)[name] for s in seeds] for t in texts], axis=1) for name in names
-        }
+        values = {name: column[:, rows].mean(axis=0) for name, column in written.values.items()}
         if self.unique:
             truth, values = _merged(space, texts, truth, values)
-        oriented = {name: _sign(name) * column for name, column in values.items()}
+        oriented = {name: column if higher_is_better(name) else -column for name, column in values.items()}
         for combination in self.combine:
             formula = Formula.parse(combination)
             if not set(formula.weights) <= set(names):
                 raise ValueError(f"combine: expected names of {names} joined by '+', got {combination!r}")
             oriented[combination] = values[combination] = formula.ranked(oriented)
-        notes = [f"Seeds: {len(seeds)}; scores are means over them. Intervals: 95%, bootstrap over architectures."]
+        notes = [
+            f"Seeds: {len(written.seeds)}; scores are means over them. Intervals: 95%, bootstrap over architectures."
+        ]
         if self.subset:
             notes.append(f"Architectures of the subset {self.subset} of {space.name} alone.")
-        if failed:
-            notes.append(f"{failed} rows are without a finite score, for the reasons that the files name.")
+        if written.failed:
+            notes.append(f"{written.failed} rows are without a finite score, for the reasons that the files name.")
         dropped = asked - len(texts)
         if dropped:
             notes.append(f"{dropped} of {asked} architectures are not in the table, and were left out.")
@@ -126,7 +125,7 @@ class Correlate:
                 figure = nasi_jax.report.scatter_figure(name, values[name], truth)
                 figure.savefig(buffer, format="png", dpi=120)
                 write_atomic(self.out / picture, buffer.getvalue())
-            record = {"seeds": seeds, "missing": dropped, "scores": results}
+            record = {"seeds": written.seeds, "missing": dropped, "scores": results}
             write_atomic(self.out / _TABLE, text)
             write_atomic(self.out / _RESULT, json.dumps(record, indent=2) + "\n")
         print(text, end="")
@@ -172,40 +171,6 @@ def _claimed(out: pathlib.Path, names: Sequence[str]) -> Iterator[None]:
         lock.release()
 
 
-def _read(paths: tuple[pathlib.Path, ...]) -> tuple[list[str], dict[tuple[str, int], dict[str, float]], int]:
-    """Reads the files; returns the scores' names, the rows by architecture and seed, and how many lack a score."""
-    names: list[str] = []
-    rows: dict[tuple[str, int], dict[str, float]] = {}
-    failed = 0
-    for path in paths:
-        for number, row in nasi_jax.tabular.read_rows(path, "scores"):
-            columns = list(row)
-            if columns[:2] != ["genotype", "seed"] or columns[-1:] != ["reason"]:
-                raise ValueError(
-                    f"scores: expected a file of 'nasi score' at {str(path)!r}, whose columns are genotype, seed, the "
-                    f"scores and reason, got columns {columns}"
-                )
-            if names and names != columns[2:-1]:
-                raise ValueError(
-                    f"scores: expected scores {names} as in {str(paths[0])!r}, {str(path)!r} has {columns}"
-                )
-            names = columns[2:-1]
-            try:
-                key = (row["genotype"], int(row["seed"]))
-                values = {name: float(row[name]) for name in names}
-            except ValueError as error:
-                raise ValueError(f"scores: line {number} of {str(path)!r}: {error}") from error
-            if key in rows:
-                raise ValueError(f"scores: {str(path)!r} repeats {key[0]!r}, seed {key[1]}")
-            if row["reason"]:
-                failed += 1
-            if not row["reason"].startswith("line "):  # lines that are not architectures have no truth
-                rows[key] = values
-    if not rows:
-        raise ValueError(f"scores: expected rows, there are none in {[str(path) for path in paths]}")
-    return names, rows, failed
-
-
 def _merged(space: Any, texts: list[str], truth: dict[str, np.ndarray], values: dict[str, np.ndarray]) -> Any:
     groups: dict[str, list[int]] = {}
     for number, text in enumerate(texts):
@@ -223,18 +188,13 @@ def _mean(figures: np.ndarray) -> float:
     return float(known.mean()) if len(known) else math.nan
 
 
-def _sign(name: str) -> int:
-    known = SCORES.get(name.partition("(")[0])
-    return -1 if known is not None and not known.higher_is_better else 1
-
-
 def _line(name: str, column: str, ranking: nasi_jax.tabular.Ranking) -> str:
     count = str(ranking.count)
     extra = [f"{ranking.left_out} not a number"] if ranking.left_out else []
     extra += [f"{ranking.without_truth} without a figure"] if ranking.without_truth else []
     extra += [f"{ranking.infinite} infinite"] if ranking.infinite else []
     extra += [f"{ranking.ties} tied"] if ranking.ties else []
-    cells = ["-" * (_sign(name) < 0) + name, column, count + (f" ({', '.join(extra)})" if extra else "")]
+    cells = ["-" * (not higher_is_better(name)) + name, column, count + (f" ({', '.join(extra)})" if extra else "")]
     for statistic in ranking.statistics.values():
         shown = f"{statistic.value:.3f} [{statistic.low:.3f}, {statistic.high:.3f}]"
         cells.append(shown if math.isfinite(statistic.value) else "none")

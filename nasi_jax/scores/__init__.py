@@ -12,6 +12,7 @@ from nasi_jax.scores.latency import Latency, LatencyMethod
 from nasi_jax.scores.limits import InfeasibleError, Limits
 from nasi_jax.scores.linear import LinearCost
 from nasi_jax.scores.scorer import Compilation, Draw, ScoreConfig, Scorer
+from nasi_jax.scores.written import ScoreTable, higher_is_better
 
 __all__ = [
     "FORMULAS",
@@ -37,12 +38,14 @@ __all__ = [
     "Score",
     "ScoreConfig",
     "ScoreEvaluator",
+    "ScoreTable",
     "Scorer",
     "TableEvaluator",
     "Teacher",
     "block_costs",
     "block_states",
     "default_formula",
+    "higher_is_better",
     "score",
     "untrained",
 ]
