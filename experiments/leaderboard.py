@@ -33,6 +33,15 @@ SCORES = (
 )  # fmt: skip
 TRANSFER = "log(swap+meco+feature-effective-rank+params)"
 """The formula `transfer` of `nasi_jax.scores.FORMULAS`; parameters are those of the published networks here."""
+RATIO = "ntk-participation-ratio"
+JUDGED = (
+    TRANSFER,
+    f"log(swap+meco+feature-effective-rank+params+{RATIO})",
+    f"log(meco+feature-effective-rank+zico+{RATIO})",
+    "swap+meco+params",
+    f"zico+{RATIO}",
+)
+"""The formulas that were fixed before they were judged on other rows."""
 PUBLISHED = "as published: "
 """Before the names of a table's own columns of scores."""
 
@@ -91,14 +100,14 @@ class Options:
         transfer: folder of the other tables.
         scores: folder of the CSV files of `nasi score`.
         out: folder of the results.
-        formulas: further rows, sums of ranks such as "zico+params" or "log(zico+params)".
+        formulas: further rows, sums of ranks of these scores such as "zico+params" or "log(zico+params)".
         names: the scores.
         tables: which tables.
         cells: rows of each table at most; those of `SOURCES` by default.
         first: how many of the drawn rows are left out first, such as those on which a formula was chosen.
         seeds: initialisations and batches.
         resamples: bootstrap samples for the intervals.
-        timed: architectures on which each score is timed by itself; none where it is 0.
+        timed: architectures on which each score and formula is timed; none where it is 0.
         tiny: smallest sizes, for a test of this script.
     """
 
@@ -106,7 +115,7 @@ class Options:
     transfer: pathlib.Path
     scores: pathlib.Path = pathlib.Path("runs/leaderboard")
     out: pathlib.Path = pathlib.Path("experiments/results/leaderboard")
-    formulas: tuple[str, ...] = (TRANSFER, "swap+meco+params", "meco+params", "zico+params")
+    formulas: tuple[str, ...] = (*JUDGED, "meco+params", "zico+params")
     names: tuple[str, ...] = SCORES
     tables: tuple[str, ...] = tuple(SOURCES)
     cells: int | None = None
@@ -195,23 +204,28 @@ def spearman(score: np.ndarray, truth: np.ndarray, resamples: int) -> dict[str, 
 
 
 def timed(options: Options) -> dict[str, float]:
-    """Returns the seconds that each score takes by itself on a NAS-Bench-201 cell, compilation left out."""
+    """Returns the seconds that each score and formula takes by itself on a NAS-Bench-201 cell, without compilation."""
     space = spaces.NASBench201()
     settings = SOURCES["NAS-Bench-201"].settings
     size, side = space.Size(settings["channels"], settings["cells"]), settings["image-size"]
     source = space.noise().resized(8 if options.tiny else side)
     config = scores.ScoreConfig(size, 4 if options.tiny else settings["batch"])
     genotypes = [space.sample(jax.random.key(i)) for i in range(options.timed)]
+    parts = {text: [*scores.Formula.parse(text).weights] for text in (*options.names, *options.formulas)}
     found = {}
-    for name in options.names if options.timed else ():
-        if scores.SCORES[name].compute is None:
+    for name, own in parts.items() if options.timed else ():
+        computed = [part for part in own if scores.SCORES[part].compute is not None]
+        if not computed:
             continue
-        scorer = scores.Scorer(space, source, [name], config)
+        scorer = scores.Scorer(space, source, computed, config)
         draw = scorer.draw(0)
         scorer.score(draw, genotypes)
-        start = time.perf_counter()
-        scorer.score(draw, genotypes)
-        found[name] = (time.perf_counter() - start) / len(genotypes)
+        passes = []
+        for _ in range(3):
+            start = time.perf_counter()
+            scorer.score(draw, genotypes)
+            passes.append(time.perf_counter() - start)
+        found[name] = min(passes) / len(genotypes)
     return found
 
 

@@ -52,7 +52,7 @@ class BlackBoxOptions(Generic[StrategyT, SizeT]):
     Attributes:
         strategy: how it chooses.
         score: training-free scores that are the value, joined by + where their ranks are added: a+b, 2*a+b, or
-            log(a+b) for the logarithms of ranks; or transfer or ratio-zico, formulas that have a name.
+            log(a+b) for the logarithms of ranks; or transfer, transfer-ratio or ratio-zico, formulas that have a name.
         table: CSV file of a benchmark, plain or gzipped, whose figures are the values instead.
         column: the column of the table that is maximised.
         recipe: short training whose accuracy on held-out data is the value instead, and settings of its own, as

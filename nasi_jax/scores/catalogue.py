@@ -420,13 +420,15 @@ SCORES: dict[str, Score] = {
 
 FORMULAS = {
     "transfer": "log(swap+meco+feature-effective-rank+trained-params)",
+    "transfer-ratio": "log(swap+meco+feature-effective-rank+trained-params+ntk-participation-ratio)",
     "ratio-zico": "zico+ntk-participation-ratio",
 }
 """Formulas by name; see `nasi_jax.scores.Formula`.
 
 ``"transfer"``: how many patterns units have, how little channels repeat each other, how many directions blocks keep,
 and size. Chosen once on parts of NAS-Bench-201, NAS-Bench-101, NAS-Bench-301 and TransNAS-Bench-101, see
-experiments/README.md. ``"ratio-zico"``: for networks that do not show their blocks; on NAS-Bench-201 level with AZ-NAS.
+experiments/README.md. ``"transfer-ratio"``: on NAS-Bench-201 better with 3 cells a stage, on NAS-Bench-301 worse.
+``"ratio-zico"``: for networks that do not show their blocks; on NAS-Bench-201 level with AZ-NAS.
 """
 
 
