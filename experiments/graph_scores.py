@@ -131,10 +131,9 @@ def read(paths: list[pathlib.Path]) -> Scored:
     texts: list[str] = []
     for path in paths:
         written = ScoreTable.read([path])
-        texts = texts or written.architectures
-        rows = [written.architectures.index(text) for text in texts]
+        texts = written.architectures
         for name, column in written.oriented().items():
-            whole = [figures for figures in column[:, rows] if np.isfinite(figures).all()]
+            whole = [figures for figures in column if np.isfinite(figures).all()]
             if whole:
                 values[name], seeds[name] = np.mean(whole, axis=0), len(whole)
     counts = {"minus depth": depth, "minus sums": sums}
